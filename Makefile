@@ -1,0 +1,53 @@
+# Everything here needs Python >= 3.10 and make, and installs the rest into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format generate bench bench-recorder bench-footprint clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "Python's venv module is needed (on Debian: apt install python3-venv)" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+.venv/.demo: pyproject.toml | $(BIN)/uv
+	@echo "installing what the demo needs into .venv ..." && $(UV) -e '.[all]' --group demo && touch $@
+
+.venv/.dev: pyproject.toml | $(BIN)/uv
+	@echo "installing what tests and checks need into .venv ..." && $(UV) -e '.[all]' --group demo --group test --group check && touch $@
+
+demo: .venv/.demo ## Real flights through model, processor and verdict; about two minutes
+	@$(BIN)/python examples/flights/demo.py
+
+test: .venv/.dev ## All tests that need no other server
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m coverage run -m pytest
+	@$(BIN)/python -m coverage report
+
+check: .venv/.dev ## Format, lint, types, import contracts, generated files
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@PYTHONPATH=processor $(BIN)/lint-imports
+	@$(BIN)/python semconv/generate.py --check
+
+format: .venv/.dev ## Format the code and mend what ruff can
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+generate: .venv/.dev ## Constants and reference page from semconv/registry.yaml
+	@$(BIN)/python semconv/generate.py
+
+bench: bench-recorder bench-footprint ## All benchmarks, one after the other
+
+bench-recorder: .venv/.dev ## The recorder against its peers
+	@$(BIN)/python benchmarks/recorder.py
+
+bench-footprint: .venv/.dev ## What the model process installs and imports
+	@$(BIN)/python benchmarks/footprint.py
+
+clean: ## Remove environments and what runs left behind
+	rm -rf .venv .bench .coverage dist build demo-output

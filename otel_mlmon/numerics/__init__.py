@@ -1,0 +1,1 @@
+"""Pure numpy: cells, counts, measures. No I/O, clock, lock or protobuf."""

@@ -1,0 +1,94 @@
+"""What the fold hands to the evaluation: frozen counts of a model over a sliding window. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Counts = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Role = Literal["feature", "value", "class", "score"]
+
+
+class ModelKey(NamedTuple):
+    """What is merged: all replicas that share these are one model."""
+
+    namespace: str  # service.namespace
+    service: str  # service.name
+    environment: str  # deployment.environment.name
+    model: str
+    version: str
+
+
+class VariableKey(NamedTuple):
+    """A feature, or an output of the model (then name is "")."""
+
+    role: Role
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VariableCounts:
+    """Counts of one variable, merged.
+
+    Args:
+        seen: values, valid or not.
+        invalid: values in no cell, by reason; reasons that did not occur may be absent.
+        edges: explicit bounds (k,) of a numeric variable; None for categories.
+        cells: counts (k + 1,) of a numeric variable; None for categories.
+        sum: of the valid numeric values; None where a producer sent none.
+        categories: counts by category label; None for numbers.
+    """
+
+    seen: int
+    invalid: Mapping[str, int]
+    edges: Floats | None = None
+    cells: Counts | None = None
+    sum: float | None = None
+    categories: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OperationHistogram:
+    """A merged operational histogram over the life of the model, of one set of attributes."""
+
+    attributes: Mapping[str, str]
+    edges: Floats
+    cells: Counts
+    sum: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelView:
+    """A model as the fold knows it at one moment.
+
+    Args:
+        key: which model.
+        reference_hash: hash of the profile that the newest points were counted with; "" where they have none.
+        start, end: the sliding window (start, end], seconds since 1970; end is the watermark's window.
+        window: counts of each variable over the sliding window.
+        totals: counts of each variable over the model's life.
+        replicas: for each replica (service.instance.id) its counts over the last half to whole window.
+        active_replicas: replicas that sent within the window.
+        operations: by metric name, the operational histograms.
+        active_calls: sum over replicas of calls in progress.
+        info: identity attributes of the newest info point (framework, hashes).
+        dropped: by metric name and reason, what the recorders said they did not count.
+    """
+
+    key: ModelKey
+    reference_hash: str
+    start: float
+    end: float
+    window: Mapping[VariableKey, VariableCounts]
+    totals: Mapping[VariableKey, VariableCounts]
+    replicas: Mapping[str, Mapping[VariableKey, VariableCounts]]
+    active_replicas: int
+    operations: Mapping[str, tuple[OperationHistogram, ...]]
+    active_calls: int
+    info: Mapping[str, str]
+    dropped: Mapping[str, Mapping[str, int]]
