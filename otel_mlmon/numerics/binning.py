@@ -1,13 +1,14 @@
 """Cells of a variable: where a value is counted.
 
-A numeric axis follows OTLP: with edges e0 < e1 < ... the cells are (-inf, e0], (e0, e1], ..., (e_last, inf). The profile
-makes the edges once; the model process and the processor only use them, so that counts of all replicas add up.
+A numeric axis follows OTLP: with edges e0 < e1 < ... the cells are (-inf, e0], (e0, e1], ..., (e_last, inf). The
+profile makes the edges once; the model process and the processor only use them, so that counts of all replicas add up.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,16 @@ Counts = NDArray[np.int64]
 
 OTHER: Final = "_OTHER_"
 UNSEEN: Final = "_UNSEEN_"
+
+QUANTILE_CELLS: Final = 32
+_TAIL: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
+_LEVELS: Final = np.array(
+    sorted([*_TAIL, *(1 - p for p in _TAIL), *(i / QUANTILE_CELLS for i in range(1, QUANTILE_CELLS))])
+)
+ATOM_SHARE: Final = 1 / (2 * QUANTILE_CELLS)
+MAX_ATOMS: Final = 32
+# Edges beyond the range, in units of its width: six cells with an end, and the open one.
+BEYOND: Final = np.array([0.1, 0.3, 1.0, 3.0, 10.0, 100.0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +66,7 @@ class NumericAxis:
 
     @property
     def cells(self) -> int:
+        """How many there are."""
         return self.edges.size + 1
 
     def locate(self, values: ArrayLike) -> NDArray[np.intp]:
@@ -97,6 +109,7 @@ class CategoryAxis:
 
     @property
     def cells(self) -> int:
+        """How many there are."""
         return len(self.names) + 2
 
     @property
@@ -122,3 +135,132 @@ class CategoryAxis:
 
 
 Axis = NumericAxis | CategoryAxis
+
+
+def fit_axis(ordered: Floats, *, minimum: float | None = None, maximum: float | None = None) -> NumericAxis:
+    """Cells for a number, from a sample of it. A deterministic function of its arguments.
+
+    - Every atom, a value that at least ATOM_SHARE of the sample (and more than one value) has, gets an own cell that
+      reaches one float32 step to either side, since servers feed float32; the MAX_ATOMS heaviest are kept.
+    - The rest is cut at 31 quantiles (32 cells) and at 12 tail quantiles (0.0005 to 0.02 and 0.98 to 0.9995). An edge
+      lies half-way between the two neighbouring values of the sample, so that rounding moves no tie over it.
+    - The range is one float32 step wider than [minimum, maximum]; on either side follow seven cells whose ends lie
+      BEYOND times its width outside (times the value itself, where there is but one).
+
+    Args:
+        ordered: ascending finite values, shape (n,), n >= 1.
+        minimum: of all values, where `ordered` is a sample of more.
+        maximum: likewise.
+
+    Raises:
+        ValueError: the sample is empty, not finite or not ascending.
+    """
+    ordered = np.asarray(ordered, dtype=np.float64)
+    if ordered.ndim != 1 or not ordered.size or not np.isfinite(ordered[[0, -1]]).all():
+        raise ValueError(f"need ascending finite values, got an array of shape {ordered.shape}")
+    steps = ordered[1:] > ordered[:-1]
+    if not (steps | (ordered[1:] == ordered[:-1])).all():
+        raise ValueError("need ascending finite values, they are out of order or hold NaN")
+    least = float(ordered[0]) if minimum is None else min(minimum, float(ordered[0]))
+    greatest = float(ordered[-1]) if maximum is None else max(maximum, float(ordered[-1]))
+    starts = np.concatenate([[0], np.flatnonzero(steps) + 1])
+    values, counts = ordered[starts], np.diff(starts, append=ordered.size)
+    atoms = _find_atoms(values, counts)
+    own = _atom_edges(values[atoms])
+    cuts = _quantile_edges(values, counts, atoms)
+    cuts = cuts[np.searchsorted(own, cuts, side="left") % 2 == 0]  # none inside an atom's cell
+    low, high = _step(np.array([least]), -np.inf)[0], _step(np.array([greatest]), np.inf)[0]
+    inner = np.unique(np.concatenate([[low, high], np.clip(np.concatenate([own, cuts]), low, high)]))
+    width = high / 2 - low / 2 if least < greatest else (abs(least) or 1.0) / 2
+    with np.errstate(over="ignore"):
+        below, above = low - BEYOND[::-1] * width * 2, high + BEYOND * width * 2
+    every = np.concatenate([below[below < low], inner, above[above > high]])
+    every = np.unique(every[np.isfinite(every)])
+    first, last = np.searchsorted(every, [low, high])
+    return NumericAxis(every, int(first), int(last))
+
+
+def _find_atoms(values: Floats, counts: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Which of the distinct values are atoms, shape of `values`."""
+    heavy = np.flatnonzero(counts >= max(2.0, ATOM_SHARE * counts.sum()))
+    heaviest = heavy[np.argsort(-counts[heavy], kind="stable")[:MAX_ATOMS]]
+    atoms = np.zeros(values.size, dtype=np.bool_)
+    atoms[heaviest] = True
+    return atoms
+
+
+def _atom_edges(atoms: Floats) -> Floats:
+    """Lower and upper edge of each atom's cell, ascending; cells that overlap, as float32 mixes them, become one."""
+    lower, upper = _step(atoms, -np.inf), _step(atoms, np.inf)
+    apart = upper[:-1] <= lower[1:]
+    return np.sort(np.concatenate([lower[:1], lower[1:][apart], upper[:-1][apart], upper[-1:]]))
+
+
+def _quantile_edges(values: Floats, counts: NDArray[np.intp], atoms: NDArray[np.bool_]) -> Floats:
+    """Edges at the quantiles of what is not an atom, each between that value and the next."""
+    rest = np.flatnonzero(~atoms)
+    if not rest.size:
+        return values[:0]
+    ranks = np.cumsum(counts[rest])
+    at = np.unique(rest[np.searchsorted(ranks, np.ceil(_LEVELS * ranks[-1]), side="left")])
+    at = at[at + 1 < values.size]
+    at = at[~atoms[at + 1]]  # the atom's own edge separates the two
+    middle: Floats = np.maximum(values[at], values[at] / 2 + values[at + 1] / 2)
+    return middle
+
+
+def _step(values: Floats, toward: float) -> Floats:
+    """One float32 step from the float32 nearest to each value, beyond both; float64 where float32 ends."""
+    with np.errstate(over="ignore"):
+        near = np.nextafter(values.astype(np.float32), np.float32(toward)).astype(np.float64)
+        far = values + np.sign(toward) * np.abs(values) * 2.0**-23
+    limit = float(np.finfo(np.float64).max)
+    return np.clip(np.where(np.abs(values) < float(np.finfo(np.float32).max) / 2, near, far), -limit, limit)
+
+
+class ColumnCounts(NamedTuple):
+    """What a column of a block held.
+
+    counts has shape (axis.cells,); sum, min and max are of the finite values, 0, inf and -inf where there are none and
+    for categories; nan and inf say how many values were NaN or infinite.
+    """
+
+    counts: Counts
+    sum: float
+    min: float
+    max: float
+    nan: int
+    inf: int
+
+
+def count_columns(block: Floats, axes: Sequence[Axis]) -> list[ColumnCounts]:
+    """Count a block of rows column by column.
+
+    Each column is copied and sorted, and the edges are searched in it, which costs less than searching the values in
+    the edges. The sum is taken over the sorted values, so it does not depend on the order of rows.
+
+    Args:
+        block: shape (rows, len(axes)); in columns of categories their cell numbers; NaN and infinities are set apart.
+        axes: one for each column.
+    """
+    if block.ndim != 2 or block.shape[1] != len(axes):
+        raise ValueError(f"need {len(axes)} columns, got a block of shape {block.shape}")
+    return [count_column(block[:, i], axis) for i, axis in enumerate(axes)]
+
+
+def count_column(column: Floats, axis: Axis) -> ColumnCounts:
+    """Count one column, shape (rows,); see `count_columns`."""
+    ordered = np.array(column, dtype=np.float64)
+    ordered.sort()
+    nan = inf = 0
+    if ordered.size and not (ordered[0] > -np.inf and ordered[-1] < np.inf):  # NaN is sorted to the end
+        first, last, end = np.searchsorted(ordered, [-np.inf, np.inf, np.inf], side="right").tolist()
+        last = int(np.searchsorted(ordered, np.inf, side="left"))
+        nan, inf = ordered.size - end, first + end - last
+        ordered = ordered[first:last]
+    if isinstance(axis, CategoryAxis):
+        return ColumnCounts(axis.count(ordered), 0.0, np.inf, -np.inf, nan, inf)
+    if not ordered.size:
+        return ColumnCounts(np.zeros(axis.cells, dtype=np.int64), 0.0, np.inf, -np.inf, nan, inf)
+    total = float(ordered.sum())
+    return ColumnCounts(axis.count_sorted(ordered), total, float(ordered[0]), float(ordered[-1]), nan, inf)

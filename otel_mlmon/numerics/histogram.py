@@ -23,6 +23,7 @@ class Invalid:
 
     @property
     def total(self) -> int:
+        """Values in no cell, whatever the reason."""
         return self.missing + self.nan + self.inf + self.type
 
 
@@ -56,6 +57,7 @@ class Histogram:
 
     @classmethod
     def empty(cls, axis: Axis) -> Histogram:
+        """The identity of merging."""
         return cls(axis, np.zeros(axis.cells, dtype=np.int64))
 
     @property

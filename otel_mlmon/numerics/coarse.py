@@ -1,0 +1,63 @@
+"""Coarse cells: about 20 made of the fine ones, on which drift is decided. They depend on the reference alone."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otel_mlmon.numerics.binning import Axis, CategoryAxis, Counts, NumericAxis
+
+COARSE_CELLS: Final = 20
+# Below a quarter of an equal share a cell is merged on, so that no cell of the decision rests on a handful of values.
+_LEAST_SHARE: Final = 1 / (4 * COARSE_CELLS)
+
+
+def coarse_starts(counts: Counts, axis: Axis) -> NDArray[np.intp]:
+    """First fine cell of each coarse cell, ascending from 0; at most COARSE_CELLS.
+
+    Numbers: what lies below the reference's range is one cell, what lies above it another. Inside, the lightest cell is
+    joined to its lighter neighbour until COARSE_CELLS - 2 remain and none has less than 1/80 of the values; so a heavy
+    atom stays alone and the others get about equal shares.
+
+    Categories: each a cell, the rare ones (names are most frequent first) one cell, OTHER and UNSEEN one.
+
+    Args:
+        counts: of the reference, shape (axis.cells,).
+        axis: its cells.
+    """
+    counts = np.asarray(counts)
+    if counts.shape != (axis.cells,):
+        raise ValueError(f"need {axis.cells} counts, got shape {counts.shape}")
+    if isinstance(axis, CategoryAxis):
+        return _category_starts(counts)
+    return _number_starts(counts, axis)
+
+
+def coarsen(counts: Counts, starts: NDArray[np.intp]) -> Counts:
+    """Counts over the coarse cells: shape (..., cells) becomes (..., starts.size)."""
+    coarse: Counts = np.add.reduceat(np.asarray(counts), starts, axis=-1)
+    return coarse
+
+
+def _category_starts(counts: Counts) -> NDArray[np.intp]:
+    names = counts.size - 2
+    frequent = int((counts[:names] >= _LEAST_SHARE * max(int(counts.sum()), 1)).cumprod().sum())
+    alone = names if names < COARSE_CELLS and frequent >= names - 1 else min(frequent, COARSE_CELLS - 2)
+    return np.unique(np.append(np.arange(alone + (alone < names)), names)).astype(np.intp)
+
+
+def _number_starts(counts: Counts, axis: NumericAxis) -> NDArray[np.intp]:
+    starts = list(range(axis.low + 1, axis.high + 1))
+    masses = counts[axis.low + 1 : axis.high + 1].tolist()
+    least = _LEAST_SHARE * sum(masses)
+    while len(masses) > 1:
+        at = min(range(len(masses)), key=masses.__getitem__)
+        if len(masses) <= COARSE_CELLS - 2 and masses[at] >= least:
+            break
+        right = at == 0 or (at + 1 < len(masses) and masses[at + 1] < masses[at - 1])
+        at += right  # now `at` is joined to the cell before it
+        masses[at - 1] += masses.pop(at)
+        del starts[at]
+    return np.array([0, *starts, axis.high + 1], dtype=np.intp)
