@@ -1,10 +1,15 @@
-"""The profile as a value and as a JSON document. Light: the model process imports this; building is in `build`."""
+"""The profile as a value. Light: the model process imports this; building, merging and the JSON codec are apart."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 from otel_mlmon.numerics.binning import Axis
 from otel_mlmon.numerics.histogram import Histogram
@@ -14,6 +19,9 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "otel-mlmon/profile"
 FORMAT_VERSION: Final = 1
+ATTRIBUTE: Final = (
+    "otel_mlmon_profile"  # where `attach` leaves the document; no trailing "_": sklearn would take it for fitted
+)
 
 Dtype = Literal["float", "integer", "boolean", "string", "datetime", "text", "empty"]
 Transform = Literal["identity", "age", "hour", "length"]
@@ -36,6 +44,8 @@ class Variable:
         dtype: of the column.
         transform: what is counted of the column: itself, its age in seconds, its hour of day (UTC), its length.
         axis: the cells; a NumericAxis or a CategoryAxis.
+        origin: for an age whose data had no time of its own, the moment the reference's ages were taken at, in seconds
+            since 1970 (the newest value that the planner saw); parts of one plan share it. Else None.
     """
 
     name: str
@@ -44,6 +54,7 @@ class Variable:
     dtype: Dtype
     transform: Transform
     axis: Axis
+    origin: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +86,35 @@ class Reference:
         n = self.histogram.valid
         return (self.m2 / (n - 1)) ** 0.5 if n > 1 else 0.0
 
+    @property
+    def mean(self) -> float:
+        """Mean of the valid values; 0 where there are none, and for categories."""
+        n = self.histogram.valid
+        return self.histogram.sum / n if n else 0.0
 
-@dataclass(frozen=True, slots=True)
+
+class _PlanOf:
+    """`Profile.plan(sample, ...)` decides a plan; `profile.plan` is the one the profile was built with."""
+
+    @overload
+    def __get__(self, profile: None, owner: type[Profile]) -> Callable[..., Plan]: ...
+    @overload
+    def __get__(self, profile: Profile, owner: type[Profile]) -> Plan: ...
+    def __get__(self, profile: Profile | None, owner: type[Profile]) -> Plan | Callable[..., Plan]:
+        if profile is not None:
+            return Plan(tuple(reference.variable for reference in profile.references))
+        from otel_mlmon.profile.build import make_plan
+
+        return make_plan
+
+
+@dataclass(frozen=True)
 class Profile:
-    """The reference of one version of one model. Immutable."""
+    """The reference of one version of one model. Immutable.
+
+    `Profile.plan(sample, ...)` decides from a sample what to count and how (options: see `profile.build.make_plan`); parts
+    built with `Profile.build(part, plan=plan)` merge exactly. Of an instance, `plan` is the plan it was built with.
+    """
 
     model: str
     version: str
@@ -91,18 +127,102 @@ class Profile:
     packages: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # what the builder has to say, e.g. that parts had different plans
 
-    @property
-    def plan(self) -> Plan: ...
-    @property
-    def hash(self) -> str: ...  # first 16 hex digits of SHA-256 of the canonical document, see to_bytes
+    plan = _PlanOf()
+
+    @cached_property
+    def hash(self) -> str:
+        """First 16 hex digits of the SHA-256 of the canonical document, see `to_bytes`."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()[:16]
+
     @classmethod
-    def build(cls, data: Any, *, model: str, version: str = "", predictions: Any = None, **options: Any) -> Profile: ...
+    def build(cls, data: Any, *, model: str, version: str = "", predictions: Any = None, **options: Any) -> Profile:
+        """Profile of a data set; see `otel_mlmon.profile.build.build_profile` for inputs and options."""
+        from otel_mlmon.profile.build import build_profile
+
+        return build_profile(data, model=model, version=version, predictions=predictions, **options)
+
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> Profile: ...
+    def merge(cls, parts: Iterable[Profile]) -> Profile:
+        """One profile of the data of all parts, the same in whatever order they come.
+
+        Parts that share a plan merge exactly; else distributions are kept as well as their cells allow, and `notes` tells.
+
+        Raises:
+            ProfileError: there are no parts, or they are of different models or versions.
+        """
+        from otel_mlmon.profile.merging import merge_profiles
+
+        return merge_profiles(parts)
+
     @classmethod
-    def from_bytes(cls, data: bytes) -> Profile: ...
-    def to_bytes(self) -> bytes: ...
-    def save(self, path: str | PathLike[str]) -> None: ...
+    def from_bytes(cls, data: bytes) -> Profile:
+        """Read a document.
+
+        Raises:
+            ProfileError: it is broken, foreign or of a newer version; the field and what is allowed are named.
+        """
+        from otel_mlmon.profile.codec import decode_profile
+
+        return decode_profile(data)
+
+    def to_bytes(self) -> bytes:
+        """The canonical JSON document, UTF-8: equal profiles give equal bytes, and floats return exactly."""
+        from otel_mlmon.profile.codec import encode_profile
+
+        return encode_profile(self)
+
     @classmethod
-    def merge(cls, parts: Iterable[Profile]) -> Profile: ...
-    def attach(self, model: Any) -> None: ...
+    def load(cls, path: str | PathLike[str]) -> Profile:
+        """Read a file.
+
+        Raises:
+            OSError: it cannot be read.
+            ProfileError: it is not a profile; the file and the field are named.
+        """
+        try:
+            return cls.from_bytes(Path(path).read_bytes())
+        except ProfileError as error:
+            raise ProfileError(f"{os.fspath(path)}: {error}") from None
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a file, whole or not at all: readers see the old one or the new one."""
+        target = Path(path)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(self.to_bytes())
+                file.flush()
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            Path(name).chmod(0o666 & ~umask)
+            Path(name).replace(target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    def attach(self, model: Any) -> None:
+        """Leave the document on a model, as text, so that it travels wherever joblib or pickle take the model.
+
+        Works for scikit-learn estimators and pipelines, XGBoost's estimators and Booster, and any object that takes
+        attributes. What pickles is a plain string: reading such a model needs no otel-mlmon. `sklearn.base.clone` makes
+        a model without it, as it does with everything that fitting left.
+
+        Raises:
+            TypeError: the object takes no attributes.
+        """
+        from otel_mlmon.profile.attach import attach_text
+
+        attach_text(model, self.to_bytes().decode())
+
+    @classmethod
+    def attached(cls, model: Any) -> Profile | None:
+        """The profile that was attached to a model; None where there is none.
+
+        Raises:
+            ProfileError: what is attached is not a profile.
+        """
+        from otel_mlmon.profile.attach import read_text
+
+        text = read_text(model)
+        return None if text is None else cls.from_bytes(text.encode())

@@ -1,0 +1,360 @@
+"""The JSON document of a profile, and back, checked by hand: the model process has no JSON Schema library.
+
+The published schema is docs/profile.schema.json; a test keeps the two in agreement.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from itertools import pairwise, starmap
+from typing import Any, Final, NoReturn, get_args
+
+import numpy as np
+
+from otel_mlmon.numerics.binning import Axis, CategoryAxis, NumericAxis
+from otel_mlmon.numerics.histogram import Histogram, Invalid
+from otel_mlmon.profile.document import (
+    FORMAT,
+    FORMAT_VERSION,
+    Dtype,
+    Profile,
+    ProfileError,
+    Reference,
+    Role,
+    Transform,
+    Variable,
+)
+
+MAX_BYTES: Final = 64 << 20
+MAX_REFERENCES: Final = 20_000
+MAX_EDGES: Final = 1_000
+MAX_CATEGORIES: Final = 10_000
+MAX_TEXT: Final = 1_000  # characters of a name, a category, a note
+MAX_ENTRIES: Final = 1_000  # packages, notes
+MAX_COUNT: Final = 2**53  # of values; exact in every JSON reader
+WIDTH: Final = 120  # of a line of numbers
+
+REASONS: Final = ("missing", "nan", "inf", "type")
+
+
+# ---------------------------------------------------------------- writing
+
+
+def encode_profile(profile: Profile) -> bytes:
+    """Canonical document: fixed order of fields, long lists filled into lines, floats by their shortest exact form."""
+    document = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "model": profile.model,
+        "version": profile.version,
+        "model_hash": profile.model_hash,
+        "framework": profile.framework,
+        "trained": profile.trained,
+        "created": profile.created,
+        "rows": profile.rows,
+        "packages": dict(sorted(profile.packages.items())),
+        "notes": list(profile.notes),
+        "references": [_dump_reference(reference) for reference in profile.references],
+    }
+    return (_layout(document, "") + "\n").encode()
+
+
+def _dump_reference(reference: Reference) -> dict[str, Any]:
+    variable, histogram = reference.variable, reference.histogram
+    filled = isinstance(variable.axis, NumericAxis) and histogram.valid > 0
+    return {
+        "name": variable.name,
+        "role": variable.role,
+        "column": variable.column,
+        "dtype": variable.dtype,
+        "transform": variable.transform,
+        "origin": variable.origin,
+        "importance": reference.importance,
+        "axis": _dump_axis(variable.axis),
+        "histogram": {
+            "counts": histogram.counts.tolist(),
+            "invalid": {reason: getattr(histogram.invalid, reason) for reason in REASONS},
+            "sum": float(histogram.sum),
+            "min": float(histogram.min) if filled else None,
+            "max": float(histogram.max) if filled else None,
+            "m2": float(reference.m2),
+        },
+    }
+
+
+def _dump_axis(axis: Axis) -> dict[str, Any]:
+    if isinstance(axis, NumericAxis):
+        return {"kind": "numeric", "low": int(axis.low), "high": int(axis.high), "edges": axis.edges.tolist()}
+    return {"kind": "category", "closed": axis.closed, "names": list(axis.names), "others": list(axis.others)}
+
+
+def _layout(value: Any, indent: str) -> str:
+    inner = indent + " "
+    if isinstance(value, dict) and value:
+        fields = (f"{inner}{_scalar(key)}: {_layout(item, inner)}" for key, item in value.items())
+        return "{\n" + ",\n".join(fields) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        return "[\n" + ",\n".join(inner + _layout(item, inner) for item in value) + f"\n{indent}]"
+    if isinstance(value, list):
+        return _fill([_scalar(item) for item in value], indent)
+    return "{}" if value == {} else _scalar(value)
+
+
+def _fill(items: list[str], indent: str) -> str:
+    """A list on one line where it fits, else on as many lines as it takes."""
+    line = f"[{', '.join(items)}]"
+    if len(line) <= WIDTH:
+        return line
+    lines, width = [[]], 0  # type: tuple[list[list[str]], int]
+    for item in items:
+        if lines[-1] and width + len(item) + 2 > WIDTH:
+            lines.append([])
+            width = 0
+        lines[-1].append(item)
+        width += len(item) + 2
+    return "[\n" + ",\n".join(f"{indent} {', '.join(group)}" for group in lines) + f"\n{indent}]"
+
+
+def _scalar(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def decode_profile(data: bytes) -> Profile:
+    """Read and check a document.
+
+    Raises:
+        ProfileError: names the field and what is allowed there.
+    """
+    document = _parse(data)
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ProfileError(f'not a profile: field "format" must be "{FORMAT}"')
+    version = document.get("format_version")
+    if version != FORMAT_VERSION or isinstance(version, bool):
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        hint = "; it was written by a newer otel-mlmon" if newer else ""
+        raise ProfileError(f"format_version: must be {FORMAT_VERSION}, got {_show(version)}{hint}")
+    root = _Object(document, "", "format", "format_version")
+    packages = root.object("packages", free=MAX_ENTRIES)
+    profile = Profile(
+        model=root.text("model", empty=False),
+        version=root.text("version"),
+        model_hash=root.text("model_hash"),
+        framework=root.text("framework"),
+        trained=root.text("trained"),
+        created=root.text("created"),
+        rows=root.count("rows"),
+        packages={name: packages.text(name) for name in packages.fields},
+        notes=tuple(root.texts("notes", MAX_ENTRIES)),
+        references=tuple(starmap(_read_reference, root.objects("references", MAX_REFERENCES))),
+    )
+    root.close()
+    _check_names(profile.references)
+    return profile
+
+
+def _parse(data: bytes) -> Any:
+    if len(data) > MAX_BYTES:
+        raise ProfileError(f"not a profile: {len(data)} bytes, at most {MAX_BYTES} are read")
+
+    def refuse(constant: str) -> NoReturn:
+        raise ProfileError(f"not a profile: {constant} is no JSON number")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            keys = [key for key, _ in pairs]
+            raise ProfileError(f"not a profile: field {next(k for k in keys if keys.count(k) > 1)!r} occurs twice")
+        return fields
+
+    try:
+        return json.loads(data.decode(), parse_constant=refuse, object_pairs_hook=unique)
+    except ProfileError:
+        raise
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise ProfileError(f"not a profile: not JSON: {error}") from None
+
+
+class _Object:
+    """A JSON object that is being read: every field is asked for once, what nobody asked for is refused."""
+
+    def __init__(self, fields: Mapping[str, Any], path: str, *known: str) -> None:
+        self.fields = fields
+        self.path = path
+        self._read = set(known)
+
+    def at(self, key: str) -> str:
+        return f"{self.path}.{key}" if self.path else key
+
+    def take(self, key: str) -> Any:
+        if key not in self.fields:
+            raise ProfileError(f"{self.at(key)}: missing")
+        self._read.add(key)
+        return self.fields[key]
+
+    def close(self) -> None:
+        for key in self.fields:
+            if key not in self._read:
+                raise ProfileError(f"{self.at(key)}: unknown field; known are {', '.join(sorted(self._read))}")
+
+    def text(self, key: str, *, empty: bool = True) -> str:
+        return _check_text(self.take(key), self.at(key), empty=empty)
+
+    def choice(self, key: str, allowed: tuple[Any, ...]) -> Any:
+        value = self.take(key)
+        if not isinstance(value, str) or value not in allowed:
+            _fail(self.at(key), f"one of {', '.join(allowed)}", value)
+        return value
+
+    def flag(self, key: str) -> bool:
+        value = self.take(key)
+        if not isinstance(value, bool):
+            _fail(self.at(key), "true or false", value)
+        return value
+
+    def count(self, key: str) -> int:
+        return _check_count(self.take(key), self.at(key))
+
+    def number(self, key: str, *, negative: bool = True) -> float:
+        return _check_number(self.take(key), self.at(key), negative=negative)
+
+    def optional(self, key: str, *, negative: bool = True) -> float | None:
+        return None if self.take(key) is None else self.number(key, negative=negative)
+
+    def items(self, key: str, most: int) -> list[Any]:
+        value = self.take(key)
+        if not isinstance(value, list) or len(value) > most:
+            size = f"a list of {len(value)}" if isinstance(value, list) else value
+            _fail(self.at(key), f"a list of at most {most}", size)
+        return value
+
+    def texts(self, key: str, most: int) -> list[str]:
+        return [_check_text(item, f"{self.at(key)}[{i}]") for i, item in enumerate(self.items(key, most))]
+
+    def object(self, key: str, free: int = 0) -> _Object:
+        value = self.take(key)
+        if not isinstance(value, dict) or (free and len(value) > free):
+            _fail(self.at(key), f"an object of at most {free} fields" if free else "an object", value)
+        return _Object(value, self.at(key))
+
+    def objects(self, key: str, most: int) -> list[tuple[Any, str]]:
+        return [(item, f"{self.at(key)}[{i}]") for i, item in enumerate(self.items(key, most))]
+
+
+def _read_reference(value: Any, path: str) -> Reference:
+    if not isinstance(value, dict):
+        _fail(path, "an object", value)
+    fields = _Object(value, path)
+    axis = _read_axis(fields.object("axis"))
+    variable = Variable(
+        name=fields.text("name", empty=False),
+        column=fields.text("column"),
+        role=fields.choice("role", get_args(Role)),
+        dtype=fields.choice("dtype", get_args(Dtype)),
+        transform=fields.choice("transform", get_args(Transform)),
+        axis=axis,
+        origin=fields.optional("origin"),
+    )
+    importance = fields.optional("importance", negative=False)
+    inner = fields.object("histogram")
+    histogram, m2 = _read_histogram(inner, axis)
+    inner.close()
+    fields.close()
+    return Reference(variable, histogram, m2, importance)
+
+
+def _read_axis(fields: _Object) -> Axis:
+    kind = fields.choice("kind", ("numeric", "category"))
+    if kind == "category":
+        names = fields.texts("names", MAX_CATEGORIES)
+        others = fields.texts("others", MAX_CATEGORIES)
+        closed = fields.flag("closed")
+        fields.close()
+        try:
+            return CategoryAxis(tuple(names), tuple(others), closed)
+        except ValueError as error:
+            raise ProfileError(f"{fields.at('names')}: {error}") from None
+    values = fields.items("edges", MAX_EDGES)
+    edges = [_check_number(value, f"{fields.at('edges')}[{i}]") for i, value in enumerate(values)]
+    if not edges or any(a >= b for a, b in pairwise(edges)):
+        raise ProfileError(f"{fields.at('edges')}: must be at least one number, each larger than the one before")
+    low, high = fields.count("low"), fields.count("high")
+    fields.close()
+    if not low <= high < len(edges):
+        raise ProfileError(f"{fields.at('low')}: need low <= high < {len(edges)}, got low {low}, high {high}")
+    return NumericAxis(np.array(edges), low, high)
+
+
+def _read_histogram(fields: _Object, axis: Axis) -> tuple[Histogram, float]:
+    values = fields.items("counts", MAX_CATEGORIES + 2)
+    counts = [_check_count(value, f"{fields.at('counts')}[{i}]") for i, value in enumerate(values)]
+    if len(counts) != axis.cells:
+        raise ProfileError(f"{fields.at('counts')}: the axis has {axis.cells} cells, got {len(counts)} counts")
+    reasons = fields.object("invalid")
+    invalid = Invalid(**{reason: reasons.count(reason) for reason in REASONS})
+    reasons.close()
+    total, m2 = fields.number("sum"), fields.number("m2", negative=False)
+    least, most = fields.optional("min"), fields.optional("max")
+    filled = isinstance(axis, NumericAxis) and any(counts)
+    for key, value in (("min", least), ("max", most)):
+        if (value is not None) != filled:
+            _fail(fields.at(key), "a number" if filled else "null, as there are no numbers", value)
+    if least is None or most is None:
+        return Histogram(axis, np.array(counts), invalid, total), m2
+    if least > most:
+        raise ProfileError(f"{fields.at('min')}: must be at most max {most!r}, got {least!r}")
+    return Histogram(axis, np.array(counts), invalid, total, least, most), m2
+
+
+def _check_names(references: tuple[Reference, ...]) -> None:
+    seen: set[tuple[str, str]] = set()
+    for i, reference in enumerate(references):
+        key = (reference.variable.role, reference.variable.name)
+        if key in seen:
+            raise ProfileError(f"references[{i}].name: {key[1]!r} occurs twice with role {key[0]!r}")
+        seen.add(key)
+
+
+def _check_text(value: Any, path: str, *, empty: bool = True) -> str:
+    if not isinstance(value, str) or len(value) > MAX_TEXT or (not value and not empty):
+        _fail(path, f"a text of {'at most' if empty else '1 to'} {MAX_TEXT} characters", value)
+    if not is_unicode(value):
+        _fail(path, "valid Unicode", value)
+    return value
+
+
+def _check_count(value: Any, path: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_COUNT:
+        _fail(path, "a whole number from 0 to 2^53", value)
+    return value
+
+
+def _check_number(value: Any, path: str, *, negative: bool = True) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        _fail(path, "a number", value)
+    number = float(value) if abs(value) < 2**1024 else math.inf
+    if not math.isfinite(number) or (number < 0 and not negative):
+        _fail(path, "a finite number" if negative else "a finite number >= 0", value)
+    return number
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be written as UTF-8; lone surrogates cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _fail(path: str, allowed: str, got: Any) -> NoReturn:
+    raise ProfileError(f"{path}: must be {allowed}, got {_show(got)}")
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
