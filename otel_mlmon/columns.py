@@ -1,0 +1,373 @@
+"""Rows of any kind -> columns -> numbers and cell numbers. The profile counts with these too, so both sides agree.
+
+Data frames are recognised by what they offer; nothing but numpy is imported.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otel_mlmon.numerics.binning import CategoryAxis, Floats
+from otel_mlmon.numerics.histogram import Invalid
+
+if TYPE_CHECKING:
+    from otel_mlmon.profile.document import Variable
+
+_NUMBERS: Final = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.int32, np.bool_})
+_NUMERIC_KINDS: Final = "fiub"
+
+
+class UnreadableError(TypeError):
+    """Input whose columns cannot be read without consuming or guessing; it is left untouched."""
+
+
+# Columns of any container.
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """Columns of one batch.
+
+    Args:
+        rows: how many.
+        columns: by name, each 1-D of any kind; a name that is absent has no column.
+        extra: columns that nobody asked for.
+    """
+
+    rows: int
+    columns: Mapping[str, Any]
+    extra: int = 0
+
+
+def read_columns(X: Any, names: Sequence[str]) -> Columns:
+    """Columns by name of a frame, mapping, array, list of mappings or list of rows; views where possible.
+
+    What has no names is read by position, in the order of `names`. One mapping of scalars is one row.
+
+    Raises:
+        UnreadableError: a generator or iterator (it is not touched), or something that has no columns.
+    """
+    if isinstance(X, Mapping):
+        return _of_mapping(X, names)
+    if hasattr(X, "__next__"):
+        raise UnreadableError(f"{type(X).__name__} can be read only once")
+    if isinstance(X, np.ndarray):
+        return _of_array(X, names)
+    labels = column_names(X)
+    if labels is not None:
+        return _of_frame(X, labels, names)
+    if isinstance(X, Sequence) and not isinstance(X, (str, bytes)):
+        return _of_sequence(X, names)
+    if hasattr(X, "toarray") and hasattr(X, "tocsr"):  # scipy.sparse
+        return _of_array(X.toarray(), names)
+    if hasattr(X, "__array__"):
+        return _of_array(np.asarray(X), names)
+    raise UnreadableError(f"no columns can be read from {type(X).__name__}")
+
+
+def column_names(X: Any) -> list[Any] | None:
+    """Names of a frame's columns (pandas, polars, pyarrow); None where it is not a frame."""
+    labels = getattr(X, "column_names", None)  # pyarrow, whose `columns` are the columns
+    if labels is None:
+        labels = getattr(X, "columns", None)
+    return list(labels) if labels is not None and hasattr(X, "__getitem__") else None
+
+
+def default_names(count: int) -> list[str]:
+    """Names of columns that have none: x0, x1, ..."""
+    return [f"x{i}" for i in range(count)]
+
+
+def _of_mapping(X: Mapping[Any, Any], names: Sequence[str]) -> Columns:
+    found = {name: X[name] for name in names if name in X}
+    sizes = {_size(column) for column in found.values()}
+    if sizes <= {None}:
+        return Columns(1, {name: [value] for name, value in found.items()}, len(X) - len(found))
+    if len(sizes) != 1:
+        raise UnreadableError(f"columns differ in length: {sorted(map(str, sizes))}")
+    return Columns(sizes.pop() or 0, found, len(X) - len(found))
+
+
+def _size(column: Any) -> int | None:
+    """Length of a column; None for a scalar."""
+    if isinstance(column, (str, bytes, Mapping)) or not hasattr(column, "__len__"):
+        return None
+    return len(column) if int(getattr(column, "ndim", 1)) > 0 else None
+
+
+def _of_array(X: NDArray[Any], names: Sequence[str]) -> Columns:
+    if X.dtype.names is not None:
+        found = {name: np.atleast_1d(X[name]) for name in names if name in X.dtype.names}
+        return Columns(X.size, found, len(X.dtype.names) - len(found))
+    if X.ndim == 1 and len(names) == 1:
+        X = X[:, None]
+    if X.ndim != 2 or X.shape[1] != len(names):
+        raise UnreadableError(f"an array of shape {X.shape} has not the {len(names)} columns expected")
+    return Columns(X.shape[0], {name: X[:, i] for i, name in enumerate(names)})
+
+
+def _of_frame(X: Any, labels: list[Any], names: Sequence[str]) -> Columns:
+    known = set(labels)
+    found = {name: X[name] for name in names if name in known}
+    return Columns(len(X), found, len(labels) - len(found))
+
+
+def _of_sequence(X: Sequence[Any], names: Sequence[str]) -> Columns:
+    if not X:
+        return Columns(0, {name: [] for name in names})
+    if all(isinstance(row, Mapping) for row in X):
+        known = set().union(*X)
+        found = {name: [row.get(name) for row in X] for name in names if name in known}
+        return Columns(len(X), found, len(known) - len(found))
+    rows = [row for row in X if isinstance(row, (Sequence, np.ndarray)) and not isinstance(row, (str, bytes))]
+    if len(rows) == len(X) and all(len(row) == len(names) for row in rows):
+        return Columns(len(X), dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
+    raise UnreadableError(f"a list of {type(X[0]).__name__} has not the {len(names)} columns expected")
+
+
+# Values of a column.
+
+
+def is_missing(value: Any) -> bool:
+    """None, pandas.NA, NaT of any kind; not NaN, which is a float."""
+    if value is None:
+        return True
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and (value is pandas.NA or value is pandas.NaT):
+        return True
+    return isinstance(value, (np.datetime64, np.timedelta64)) and bool(np.isnat(value))
+
+
+def category_name(value: Any) -> str | None:
+    """The name under which a value is counted as a category; None where its type is not one of a category.
+
+    >>> [category_name(v) for v in ("UA", True, 3, 3.0, 2.5, [1])]
+    ['UA', 'true', '3', '3', '2.5', None]
+    """
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, (bool, np.bool_)):
+        return "true" if value else "false"
+    if isinstance(value, (int, np.integer)):
+        return str(int(value))
+    if isinstance(value, (float, np.floating)):
+        number = float(value)
+        return str(int(number)) if number.is_integer() else repr(number)
+    return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """A column ready to be counted.
+
+    Args:
+        values: numbers or cell numbers, float64, shape (n,); NaN and infinities of numbers are still among them.
+        missing: values that were absent.
+        wrong_type: values of a wrong type.
+        inf: infinite values of a category.
+    """
+
+    values: Floats
+    missing: int = 0
+    wrong_type: int = 0
+    inf: int = 0
+
+
+Encoder = Callable[[Any, float], Encoded]
+
+
+def make_encoder(variable: Variable) -> Encoder:
+    """The function (column, now) -> Encoded of a variable; `now` is in seconds since 1970."""
+    axis = variable.axis
+    if variable.transform == "age":
+        return lambda column, now: _subtract(now, to_seconds(column))
+    if variable.transform == "length":
+        return lambda column, _: _lengths(column)
+    if not isinstance(axis, CategoryAxis):
+        return lambda column, _: to_numbers(column)
+    find, default = axis.codes.get, axis.default
+    if variable.transform == "hour":
+        table = np.array([find(str(hour), default) for hour in range(24)], dtype=np.float64)
+        return lambda column, _: _hours(to_seconds(column), table)
+    return lambda column, _: _codes(column, find, default)
+
+
+def encode(variable: Variable, column: Any, now: float) -> tuple[Floats, Invalid]:
+    """Valid numbers or cell numbers of a column, and what was not valid.
+
+    Args:
+        variable: what is counted of the column.
+        column: 1-D of any kind: numpy, pandas, polars, arrow, list.
+        now: time of the call, seconds since 1970; for ages.
+    """
+    encoded = make_encoder(variable)(column, now)
+    values = encoded.values
+    finite = np.isfinite(values)
+    if finite.all():
+        return values, Invalid(encoded.missing, 0, encoded.inf, encoded.wrong_type)
+    nan = int(np.isnan(values).sum())
+    inf = values.size - int(finite.sum()) - nan
+    return values[finite], Invalid(encoded.missing, nan, encoded.inf + inf, encoded.wrong_type)
+
+
+def to_numbers(column: Any) -> Encoded:
+    """Numbers of a column; text is of a wrong type even where it reads like a number."""
+    column, missing = to_plain(column)
+    if isinstance(column, np.ndarray):
+        if column.dtype.kind in _NUMERIC_KINDS:
+            return Encoded(column.astype(np.float64, copy=False), missing)
+        column = column.tolist() if column.dtype.kind == "O" else list(column)
+    if set(map(type, column)) <= _NUMBERS:
+        try:
+            return Encoded(np.array(column, dtype=np.float64), missing)
+        except OverflowError:  # an integer beyond float64
+            pass
+    values, wrong = [], 0
+    for value in column:
+        if is_missing(value):
+            missing += 1
+        elif isinstance(value, (str, bytes)) or not hasattr(value, "__float__") or getattr(value, "ndim", 0):
+            wrong += 1
+        else:
+            values.append(_to_float(value))
+    return Encoded(np.array(values, dtype=np.float64), missing, wrong)
+
+
+def _to_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def to_plain(column: Any) -> tuple[Any, int]:
+    """A column as a numpy array or list, and how many missing values were taken out of it."""
+    if isinstance(column, np.ma.MaskedArray):
+        present = column.compressed()
+        return present, column.size - present.size
+    if isinstance(column, (np.ndarray, list, tuple)):
+        return column, 0
+    module = type(column).__module__.partition(".")[0]
+    if module == "pandas":
+        return _plain_pandas(column)
+    if module in ("polars", "pyarrow"):
+        present = column.drop_nulls() if module == "polars" else column.drop_null()
+        missing = len(column) - len(present)
+        kind = str(present.dtype if module == "polars" else present.type).lower()
+        if kind.startswith(("float", "double", "halffloat", "int", "uint")):
+            return present.to_numpy(), missing
+        return (present.to_list() if module == "polars" else present.to_pylist()), missing
+    if hasattr(column, "__array__"):
+        return np.asarray(column), 0
+    if isinstance(column, Iterable):
+        return list(column), 0
+    return [column], 0
+
+
+def _plain_pandas(series: Any) -> tuple[Any, int]:
+    if isinstance(series.dtype, np.dtype):
+        return series.to_numpy(), 0
+    present = series.dropna()
+    missing = len(series) - len(present)
+    kind = getattr(present.dtype, "kind", "O")
+    if kind in _NUMERIC_KINDS and not hasattr(present.dtype, "categories"):
+        return present.to_numpy(dtype=np.float64 if kind == "f" else None), missing
+    if kind == "M":
+        if getattr(present.dtype, "tz", None) is not None:
+            present = present.dt.tz_convert("UTC").dt.tz_localize(None)
+        return present.to_numpy(dtype="datetime64[ns]"), missing
+    return present.to_numpy(dtype=object), missing
+
+
+def to_seconds(column: Any) -> Encoded:
+    """Times as seconds since 1970; times without a zone are taken as UTC."""
+    column, missing = to_plain(column)
+    if isinstance(column, np.ndarray) and column.dtype.kind == "M":
+        present = column[~np.isnat(column)]
+        whole = present.astype("datetime64[s]")
+        rest = (present - whole) / np.timedelta64(1, "s")
+        return Encoded(whole.astype(np.int64) + rest, missing + column.size - present.size)
+    values, wrong = [], 0
+    for value in column:
+        if is_missing(value) or (isinstance(value, (float, np.floating)) and math.isnan(value)):
+            missing += 1
+        elif isinstance(value, (dt.date, np.datetime64)):
+            values.append(epoch_seconds(value))
+        else:
+            wrong += 1
+    return Encoded(np.array(values, dtype=np.float64), missing, wrong)
+
+
+def epoch_seconds(value: dt.date | np.datetime64 | float) -> float:
+    """A point in time as seconds since 1970; without a zone it is UTC."""
+    if isinstance(value, np.datetime64):
+        return float(value.astype("datetime64[us]").astype(np.int64)) / 1e6
+    if isinstance(value, dt.datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=dt.timezone.utc)).timestamp()
+    if isinstance(value, dt.date):
+        return dt.datetime(value.year, value.month, value.day, tzinfo=dt.timezone.utc).timestamp()
+    return float(value)
+
+
+def _subtract(now: float, seconds: Encoded) -> Encoded:
+    return Encoded(now - seconds.values, seconds.missing, seconds.wrong_type)
+
+
+def _hours(seconds: Encoded, table: Floats) -> Encoded:
+    hours = (seconds.values // 3600 % 24).astype(np.intp)
+    return Encoded(table[hours], seconds.missing, seconds.wrong_type)
+
+
+def _lengths(column: Any) -> Encoded:
+    column, missing = to_plain(column)
+    lengths, wrong = [], 0
+    for value in column:
+        if isinstance(value, str):
+            lengths.append(len(value))
+        elif is_missing(value) or (isinstance(value, float) and math.isnan(value)):
+            missing += 1
+        else:
+            wrong += 1
+    return Encoded(np.array(lengths, dtype=np.float64), missing, wrong)
+
+
+def _codes(column: Any, find: Callable[[str, int], int], default: int) -> Encoded:
+    column, missing = to_plain(column)
+    if isinstance(column, np.ndarray):
+        if column.dtype.kind in _NUMERIC_KINDS:
+            return _codes_of_numbers(column, find, default, missing)
+        column = column.tolist() if column.dtype.kind in "OU" else list(column)
+    if set(map(type, column)) == {str}:
+        return Encoded(np.array([find(name, default) for name in column], dtype=np.float64), missing)
+    codes, wrong, inf = [], 0, 0
+    for value in column:
+        if is_missing(value):
+            missing += 1
+        elif isinstance(value, (float, np.floating)) and not math.isfinite(value):
+            missing, inf = missing + math.isnan(value), inf + math.isinf(value)
+        elif (name := category_name(value)) is None:
+            wrong += 1
+        else:
+            codes.append(find(name, default))
+    return Encoded(np.array(codes, dtype=np.float64), missing, wrong, inf)
+
+
+def _codes_of_numbers(column: NDArray[Any], find: Callable[[str, int], int], default: int, missing: int) -> Encoded:
+    values, inverse = np.unique(column, return_inverse=True)
+    present = np.isfinite(values)
+    codes = np.full(values.size, np.nan)
+    codes[present] = [find(category_name(value) or "", default) for value in values[present]]
+    found = codes[inverse]
+    valid = present[inverse]
+    if valid.all():
+        return Encoded(found, missing)
+    nan = int(np.isnan(column).sum())
+    return Encoded(found[valid], missing + nan, 0, column.size - int(valid.sum()) - nan)
