@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -42,6 +42,8 @@ class VariableCounts:
         cells: counts (k + 1,) of a numeric variable; None for categories.
         sum: of the valid numeric values; None where a producer sent none.
         categories: counts by category label; None for numbers.
+        exponential: the producer counted without a profile, in exponential buckets; `edges` are their bounds and
+            change with the data.
     """
 
     seen: int
@@ -50,6 +52,7 @@ class VariableCounts:
     cells: Counts | None = None
     sum: float | None = None
     categories: Mapping[str, int] | None = None
+    exponential: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +81,9 @@ class ModelView:
         active_calls: sum over replicas of calls in progress.
         info: identity attributes of the newest info point (framework, hashes).
         dropped: by metric name and reason, what the recorders said they did not count.
+        watermark: event time up to which all live replicas have sent, seconds since 1970.
+        others: by profile hash, points that were counted with another profile than `reference_hash`; they are in none
+            of the counts above.
     """
 
     key: ModelKey
@@ -92,3 +98,5 @@ class ModelView:
     active_calls: int
     info: Mapping[str, str]
     dropped: Mapping[str, Mapping[str, int]]
+    watermark: float = 0.0
+    others: Mapping[str, int] = field(default_factory=dict)

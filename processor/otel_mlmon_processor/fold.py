@@ -1,0 +1,295 @@
+"""The fold: journal entries in, counts out. Deterministic: the entries' times of receipt are its only clock.
+
+Folding the same entries in the same order from the same state always gives the same state, which is what makes replay
+after a crash exact.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from otel_mlmon.profile.document import Profile
+from otel_mlmon_processor.exponential import ExponentialSum
+from otel_mlmon_processor.fold_settings import FoldSettings
+from otel_mlmon_processor.generation import Generation, Share
+from otel_mlmon_processor.layout import Slot, Tally
+from otel_mlmon_processor.model import Level, OperationKey
+from otel_mlmon_processor.pack import PackError, pack, unpack
+from otel_mlmon_processor.points import CUMULATIVE, DELTA, Batch, Group, Point
+from otel_mlmon_processor.producers import DROPPED, INFO, LEVEL, OPERATION, ProducerState, Series, UnusableError
+from otel_mlmon_processor.profile_store import ProfileStore
+from otel_mlmon_processor.state import State
+from otel_mlmon_processor.streams import DUPLICATE, NEW, Cumulative, Increase, Reading
+from otel_mlmon_processor.views import Capture, build, capture
+from otel_mlmon_processor.windows import ModelKey, ModelView
+
+FORMAT: Final = 1  # of the dump
+
+AHEAD: Final = "ahead"
+_TOTALS_ONLY: Final = -1
+
+_Additions = dict[tuple[ModelKey, str], dict[Share, list[tuple[Slot, Reading]]]]
+
+
+class FormatError(ValueError):
+    """A dump of another version, or none at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoldCounters:
+    """What became of the points since the fold began.
+
+    Args:
+        points: folded; duplicates are not among them.
+        duplicates: had been counted before.
+        late: came behind the watermark.
+        dropped: by reason, acknowledged and not used; "ahead" of their time of receipt are in the totals only.
+        conflicts: profiles of a model and version that differ from one known before.
+        streams, producers: held now.
+    """
+
+    points: int
+    duplicates: int
+    late: int
+    dropped: Mapping[str, int]
+    conflicts: int
+    streams: int
+    producers: int
+
+
+class Fold:
+    """The state of the receiving side, mutable; not thread-safe.
+
+    Args:
+        settings: windows, timeouts, caps.
+        parse: reads a profile document.
+    """
+
+    def __init__(
+        self, settings: FoldSettings | None = None, parse: Callable[[bytes], Profile] = Profile.from_bytes
+    ) -> None:
+        self.settings = settings or FoldSettings()
+        caps = self.settings.caps
+        self._state = State(self.settings)
+        self._profiles = ProfileStore(caps.profiles, caps.profile_bytes, caps.assemblies, parse)
+
+    def apply(self, received_ns: int, batch: Batch) -> Counter[str]:
+        """Fold one request; by reason, the items of it that can never be used (beyond those that decoding refused)."""
+        state = self._state
+        state.now = max(state.now, received_ns)
+        for key in state.sweep():
+            self._profiles.forget(key)
+        refused: Counter[str] = Counter()
+        additions: _Additions = {}
+        for group in batch.groups:
+            self._apply_group(group, received_ns, additions, refused)
+        self._add(additions)
+        state.dropped.update(refused)
+        state.dropped.update(batch.refused)
+        return refused
+
+    def views(self) -> tuple[ModelView, ...]:
+        """Views of all models."""
+        return tuple(build(self.capture(key)) for key in self.models())
+
+    def models(self) -> tuple[ModelKey, ...]:
+        """Models that are held."""
+        return tuple(self._state.models)
+
+    def capture(self, key: ModelKey) -> Capture:
+        """Copies from which the view of a model can be built while the fold goes on.
+
+        Raises:
+            KeyError: the model is not held.
+        """
+        oldest = self._state.now - self.settings.idle_ns
+        live = [producer.number for producer in self._state.producers.values() if producer.received >= oldest]
+        return capture(self._state.models[key], self._state.now, live, self.settings)
+
+    def profiles(self) -> Mapping[ModelKey, tuple[Profile, ...]]:
+        """Profiles that came as events, of each model the one created last first."""
+        return self._profiles.every()
+
+    def counters(self) -> FoldCounters:
+        """What became of the points."""
+        state = self._state
+        return FoldCounters(
+            state.points,
+            state.duplicates,
+            state.late,
+            dict(state.dropped),
+            self._profiles.conflicts,
+            state.streams,
+            len(state.producers),
+        )
+
+    def dump(self) -> bytes:
+        """The whole state; `load` continues from it exactly."""
+        settings = [self.settings.window_ns, self.settings.display_windows]
+        return pack([FORMAT, settings, self._state.dump(), self._profiles.dump()])
+
+    @classmethod
+    def load(
+        cls, data: bytes, settings: FoldSettings | None = None, parse: Callable[[bytes], Profile] = Profile.from_bytes
+    ) -> Fold:
+        """The fold of a dump.
+
+        Raises:
+            FormatError: the dump is damaged, of a newer version, or was made with other windows.
+        """
+        fold = cls(settings, parse)
+        try:
+            version, windows, state, profiles = unpack(data)
+        except PackError as error:
+            raise FormatError(f"the checkpoint cannot be read: {error}") from error
+        if version != FORMAT:
+            raise FormatError(f"the checkpoint has format {version}, this version reads {FORMAT}")
+        expected = [fold.settings.window_ns, fold.settings.display_windows]
+        if windows != expected:
+            raise FormatError(
+                f"the checkpoint was made with windows of {windows[0] / 1e9:g} s and a sliding window of {windows[1]}; "
+                f"the settings say {expected[0] / 1e9:g} s and {expected[1]}. Use the former settings or another folder"
+            )
+        fold._state = State.load(state, fold.settings)
+        fold._profiles.load(profiles)
+        return fold
+
+    # ---------------------------------------------------------------- one request
+
+    def _apply_group(self, group: Group, received: int, additions: _Additions, refused: Counter[str]) -> None:
+        state = self._state
+        try:
+            producer = state.producer(group.producer)
+        except UnusableError as reason:
+            refused[str(reason)] += len(group.points) + len(group.parts)
+            return
+        for part in group.parts:
+            self._profiles.add(producer.number, producer.key(part.model, part.version), part, refused)
+        for point in group.points:
+            try:
+                self._apply_point(producer, point, received, additions)
+            except UnusableError as reason:  # noqa: PERF203 (one bad point must not cost the others)
+                refused[str(reason)] += 1
+
+    def _apply_point(self, producer: ProducerState, point: Point, received: int, additions: _Additions) -> None:
+        state = self._state
+        series = state.series(producer, point.metric, point.attributes)
+        model, kind = series.model, series.meaning.kind
+        model.received = state.now
+        if kind == INFO:
+            model.describe(point.attributes, point.end)
+        elif kind == LEVEL:
+            self._set_level(producer, series, point)
+        else:
+            increase = self._read_increase(producer, series, point)
+            if increase is None:
+                state.duplicates += 1
+                return
+            if series.generation is not None:
+                share = self._share(producer, series, point, increase.since, received)
+                bounds = None if isinstance(increase.reading.counts, (int, ExponentialSum)) else increase.reading.bounds
+                slot = state.slot(series, series.generation, bounds)
+                shares = additions.setdefault((model.key, series.generation.hash), {})
+                shares.setdefault(share, []).append((slot, increase.reading))
+            elif kind == OPERATION:
+                key = OperationKey(point.metric, series.meaning.rest, increase.reading.bounds)
+                if not model.operate(key, increase.reading, self.settings.caps.operations):
+                    raise UnusableError("too_many_operations")
+            elif kind == DROPPED:
+                model.dropped[point.metric, series.meaning.detail] += _number(increase.reading)
+        state.points += 1
+
+    def _read_increase(self, producer: ProducerState, series: Series, point: Point) -> Increase | None:
+        """What a point adds; None where it had been counted before.
+
+        Raises:
+            UnusableError: whether it was counted is no longer known, or its cells changed without a new start.
+        """
+        reading = Reading.read(point.value)
+        if point.temporality == DELTA:
+            verdict = producer.intervals.take(point.start, point.end, series.number, self._state.intervals)
+            if verdict == NEW:
+                return Increase(point.start or point.end, reading)
+        elif point.temporality == CUMULATIVE:
+            known = series.cumulatives.get(point.start)
+            if known is None:
+                self._state.count_stream()
+                series.cumulatives[point.start] = Cumulative(point.start, point.end, reading)
+                return Increase(point.start, reading)
+            advanced = known.advance(point.end, reading)
+            if isinstance(advanced, Increase):
+                return advanced
+            verdict = advanced
+        else:
+            raise UnusableError("temporality")
+        if verdict == DUPLICATE:
+            return None
+        raise UnusableError(verdict)
+
+    def _share(self, producer: ProducerState, series: Series, point: Point, since: int, received: int) -> Share:
+        """Where in time the counts of a feature or an output belong."""
+        settings, model = self.settings, series.model
+        if series.generation is not None:
+            series.generation.received = self._state.now
+            series.generation.points += 1
+        window, span = settings.window_of(point.end), settings.span_of(since, point.end)
+        if point.end > received + settings.ahead_ns:
+            self._state.dropped[AHEAD] += 1
+            return Share(producer.instance, _TOTALS_ONLY, span)
+        self._state.late += window < model.last
+        model.note(producer.number, producer.instance, point.end, self._state.now)
+        return Share(producer.instance, window, span)
+
+    def _set_level(self, producer: ProducerState, series: Series, point: Point) -> None:
+        place = (producer.number, point.attributes)
+        known = series.model.levels.get(place)
+        value = _number(Reading.read(point.value))
+        if point.temporality == DELTA:
+            verdict = producer.intervals.take(point.start, point.end, series.number, self._state.intervals)
+            if verdict == NEW:
+                level = Level(max(point.end, known.end), known.value + value) if known else Level(point.end, value)
+                series.model.levels[place] = level
+        elif known is None or point.end > known.end:
+            series.model.levels[place] = Level(point.end, value)
+
+    def _add(self, additions: _Additions) -> None:
+        for (key, digest), shares in additions.items():
+            model = self._state.models[key]
+            generation = model.generations[digest]
+            touched: set[int] = set()
+            for share, pairs in shares.items():
+                tally = _gather(pairs, generation)
+                generation.add(share, tally, self.settings)
+                touched.add(share.window)
+            generation.pack(touched)
+        for key in {key for key, _ in additions}:
+            self._state.models[key].advance(self._state.now, self.settings)
+
+
+def _gather(pairs: list[tuple[Slot, Reading]], generation: Generation) -> Tally:
+    """One tally of what a request adds to one place of time."""
+    tally = Tally(generation.layout.width, generation.layout.floats)
+    ints = tally.ints
+    for slot, reading in pairs:
+        counts = reading.counts
+        if isinstance(counts, int):
+            ints[slot.offset] += counts
+            continue
+        if isinstance(counts, ExponentialSum):
+            tally.exponentials.setdefault(slot.number, ExponentialSum()).merge(counts)
+        else:
+            ints[slot.offset : slot.offset + slot.size] += counts
+        if reading.sum is None:
+            ints[slot.offset + slot.size] += counts.count if isinstance(counts, ExponentialSum) else int(counts.sum())
+        else:
+            tally.sums[slot.total] += reading.sum
+    return tally
+
+
+def _number(reading: Reading) -> int:
+    if not isinstance(reading.counts, int):
+        raise UnusableError("instrument")
+    return reading.counts

@@ -1,0 +1,138 @@
+"""Counts of a model that were made with one profile: totals, windows, the sliding sum, and shares by replica."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from otel_mlmon_processor.fold_settings import FoldSettings
+from otel_mlmon_processor.layout import Layout, Tally
+
+
+class Share(NamedTuple):
+    """Where an addition belongs: the replica, the window (-1: none, totals only) and the span of its interval."""
+
+    instance: str
+    window: int
+    span: int
+
+
+class Generation:
+    """Counts under one profile hash, mutable.
+
+    Windows hold a tally for each span, so that what covers a long time does not disturb short scales. `running` is the
+    sum of the integers of the windows in the sliding window, which ends with window `last` (-1: not begun).
+    """
+
+    __slots__ = ("born", "halves", "hash", "hot", "last", "layout", "points", "received", "running", "total", "windows")
+
+    def __init__(self, digest: str, born: int) -> None:
+        self.hash = digest
+        self.born = born  # order of first sight within the model
+        self.received = 0
+        self.points = 0
+        self.last = -1
+        self.layout = Layout()
+        self.total = Tally()
+        self.running = Tally()
+        self.windows: dict[int, dict[int, Tally]] = {}
+        self.halves: dict[str, dict[int, Tally]] = {}  # by replica: sums over half a sliding window each
+        self.hot: set[int] = set()  # windows that are not packed
+
+    def add(self, share: Share, tally: Tally, settings: FoldSettings) -> None:
+        """Add counts of one replica in one window."""
+        self.total.add(tally)
+        window, span, last = share.window, share.span, self.last
+        if window < 0 or not span or (last >= 0 and window <= last - settings.horizon):
+            return
+        self.windows.setdefault(window, {}).setdefault(span, Tally()).add(tally)
+        self.hot.add(window)
+        if span > settings.display_windows:
+            return
+        if last - settings.display_windows < window <= last:
+            self.running.accumulate(tally, 1)
+        half = window // settings.half
+        if last < 0 or half >= last // settings.half - 1:
+            self.halves.setdefault(share.instance, {}).setdefault(half, Tally()).add(tally)
+
+    def advance(self, last: int, settings: FoldSettings) -> None:
+        """Move the sliding window so that it ends with window `last`, and forget what is too old."""
+        before, length = self.last, settings.display_windows
+        if last <= before:
+            return
+        self.last = last
+        for window, tallies in self.windows.items():
+            was = before - length < window <= before
+            now = last - length < window <= last
+            if was != now:
+                for span, tally in tallies.items():
+                    if span <= length:
+                        self.running.accumulate(tally, 1 if now else -1)
+        for window in [window for window in self.windows if window <= last - settings.horizon]:
+            del self.windows[window]
+        if before < 0 or last // settings.half != before // settings.half:
+            self._drop_halves(last // settings.half - 1)
+
+    def _drop_halves(self, oldest: int) -> None:
+        for instance, halves in list(self.halves.items()):
+            for half in [half for half in halves if half < oldest]:
+                del halves[half]
+            if not halves:
+                del self.halves[instance]
+
+    def pack(self, touched: set[int]) -> None:
+        """Make the windows small that were not touched of late."""
+        for window in self.hot - touched:
+            for tally in self.windows.get(window, {}).values():
+                tally.pack()
+        self.hot &= touched
+
+    def slide(self, settings: FoldSettings) -> Tally:
+        """A copy of the sliding window's counts, with the sums added in the order of time."""
+        tally = self.running.copy()
+        tally.sums = Tally(0, self.layout.floats).sums
+        for window in sorted(self.windows):
+            if self.last - settings.display_windows < window <= self.last:
+                for span, part in sorted(self.windows[window].items(), key=lambda item: item[0]):
+                    if span <= settings.display_windows:
+                        tally.sums[: part.sums.size] += part.sums
+        return tally
+
+    def recent(self, settings: FoldSettings) -> dict[str, Tally]:
+        """Copies of each replica's counts over the last half to whole sliding window."""
+        newest = self.last // settings.half
+        recent: dict[str, Tally] = {}
+        for instance, halves in self.halves.items():
+            tally = Tally()
+            for half in (newest - 1, newest):
+                if half in halves:
+                    tally.add(halves[half])
+            recent[instance] = tally
+        return recent
+
+    def dump(self) -> list[Any]:
+        """As plain values, for the checkpoint."""
+        return [
+            [self.hash, self.born, self.received, self.points, self.last],
+            self.layout.dump(),
+            self.total.dump(),
+            self.running.dump(),
+            [[window, [[span, t.dump()] for span, t in tallies.items()]] for window, tallies in self.windows.items()],
+            [[instance, [[half, t.dump()] for half, t in halves.items()]] for instance, halves in self.halves.items()],
+            sorted(self.hot),
+        ]
+
+    @classmethod
+    def load(cls, plain: list[Any]) -> Generation:
+        """What `dump` gave."""
+        (digest, born, received, points, last), layout, total, running, windows, halves, hot = plain
+        generation = cls(digest, born)
+        generation.received, generation.points, generation.last = received, points, last
+        generation.layout, generation.total, generation.running = (
+            Layout.load(layout),
+            Tally.load(total),
+            Tally.load(running),
+        )
+        generation.windows = {window: {span: Tally.load(t) for span, t in held} for window, held in windows}
+        generation.halves = {instance: {half: Tally.load(t) for half, t in held} for instance, held in halves}
+        generation.hot = set(hot)
+        return generation

@@ -1,0 +1,374 @@
+"""From request bytes to folded counts: validate, write, fold, acknowledge. Thread-safe.
+
+One thread owns the journal and changes the fold. It takes all requests that wait, writes them in one commit, folds them
+in the order of the journal and wakes their senders, so that the order of folding is the order of replay.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Final
+
+import grpc
+
+from otel_mlmon import semconv
+from otel_mlmon.profile.document import Profile
+from otel_mlmon_processor.decode import (
+    DecodeLimits,
+    MalformedError,
+    decode_logs,
+    decode_metrics,
+    decode_traces,
+)
+from otel_mlmon_processor.fold import Fold, FoldCounters
+from otel_mlmon_processor.fold_settings import FoldSettings
+from otel_mlmon_processor.journal import Journal, JournalError
+from otel_mlmon_processor.points import Batch
+from otel_mlmon_processor.views import build
+from otel_mlmon_processor.windows import ModelKey, ModelView
+
+_LOG: Final = logging.getLogger(__name__)
+_INTERNAL: Final = "internal"
+
+
+class RefusedError(Exception):
+    """A request is not accepted.
+
+    Args:
+        code: for the client; RESOURCE_EXHAUSTED and UNAVAILABLE mean that it may try again.
+        reason: short and of a bounded number, for counting.
+        message: for people.
+        retry_after: seconds after which to try again, where that can help.
+    """
+
+    def __init__(self, code: grpc.StatusCode, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an accepted request.
+
+    Args:
+        items: data points, spans or log records in it.
+        refused: by reason, those that can never be used.
+    """
+
+    items: int
+    refused: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSettings:
+    """How requests are taken in.
+
+    Args:
+        pending: requests that may wait for their commit; further ones are asked to come again.
+        pending_bytes: the same in bytes.
+        retry_after: seconds after which they are asked to come.
+        checkpoint_bytes: a checkpoint is made when the journal holds so much,
+        checkpoint_age: or when the last one is so old, in seconds.
+        limits: sizes in a request.
+    """
+
+    pending: int = 128
+    pending_bytes: int = 64 * 1024 * 1024
+    retry_after: float = 1.0
+    checkpoint_bytes: int = 64 * 1024 * 1024
+    checkpoint_age: float = 60.0
+    limits: DecodeLimits = field(default_factory=DecodeLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class IngestCounters:
+    """Of the process (received, refused, ignored) and of the fold, which outlives it.
+
+    Args:
+        received: by signal, items of acknowledged requests.
+        refused: by signal and reason, requests that were not accepted.
+        ignored: by reason, acknowledged items that are none of ours or hold no value.
+        journal_entries, journal_bytes: since the last checkpoint.
+        fold: what became of the points.
+        models: held.
+    """
+
+    received: Mapping[str, int]
+    refused: Mapping[tuple[str, str], int]
+    ignored: Mapping[str, int]
+    journal_entries: int
+    journal_bytes: int
+    fold: FoldCounters
+    models: int
+
+
+@dataclass(slots=True)
+class _Request:
+    signal: str
+    body: bytes
+    batch: Batch
+    done: Future[Counter[str]] = field(default_factory=Future)
+
+
+class Ingest:
+    """The receiving side over one data directory. The constructor recovers what was acknowledged before.
+
+    Args:
+        directory: of the journal.
+        fold_settings, settings: see there.
+        clock: nanoseconds since 1970.
+        parse: reads a profile document.
+
+    Raises:
+        JournalError: the directory or the database cannot be used.
+        FormatError: the checkpoint cannot be read.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        fold_settings: FoldSettings | None = None,
+        settings: IngestSettings | None = None,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        parse: Callable[[bytes], Profile] = Profile.from_bytes,
+    ) -> None:
+        self.settings = settings or IngestSettings()
+        self._clock = clock
+        self._journal = Journal(directory)
+        try:
+            self._fold, self._folded, self.recovered = self._recover(fold_settings, parse)
+        except BaseException:
+            self._journal.close()
+            raise
+        self._folding = threading.Lock()  # over the fold
+        self._changed = threading.Condition()  # over all below
+        self._waiting: deque[_Request] = deque()
+        self._admitted = 0
+        self._admitted_bytes = 0
+        self._checkpoints: list[Future[None]] = []
+        self._closing = False
+        self._received: Counter[str] = Counter()
+        self._refused: Counter[tuple[str, str]] = Counter()
+        self._ignored: Counter[str] = Counter()
+        self._last_checkpoint = time.monotonic()
+        self._writer = threading.Thread(target=self._run, name="mlmon-ingest", daemon=True)
+        self._writer.start()
+
+    def submit(self, signal: str, body: bytes) -> Outcome:
+        """Take in the bytes of a request of one signal (semconv.MonSignal); durable and folded on return.
+
+        Raises:
+            RefusedError: it was not accepted, with the gRPC code and the reason.
+        """
+        try:
+            outcome = self._submit(signal, body)
+        except RefusedError as refused:
+            with self._changed:
+                self._refused[signal, refused.reason] += 1
+            raise
+        with self._changed:
+            self._received[signal] += outcome.items
+        return outcome
+
+    def views(self) -> tuple[ModelView, ...]:
+        """Views of all models. Folding stands still only while the counts of one model are copied."""
+        with self._folding:
+            keys = self._fold.models()
+        views = []
+        for key in keys:
+            with self._folding:
+                if key not in self._fold.models():  # retired meanwhile
+                    continue
+                captured = self._fold.capture(key)
+            views.append(build(captured))
+        return tuple(views)
+
+    def profiles(self) -> Mapping[ModelKey, tuple[Profile, ...]]:
+        """Profiles that came as events, of each model the one created last first."""
+        with self._folding:
+            return self._fold.profiles()
+
+    def counters(self) -> IngestCounters:
+        """Counters for the processor's own health."""
+        with self._folding:
+            fold, models = self._fold.counters(), len(self._fold.models())
+        with self._changed:
+            return IngestCounters(
+                dict(self._received),
+                dict(self._refused),
+                dict(self._ignored),
+                self._journal.entries,
+                self._journal.bytes,
+                fold,
+                models,
+            )
+
+    def checkpoint(self) -> None:
+        """Write the folded state and delete the entries that are in it.
+
+        Raises:
+            JournalError: it could not be written.
+            RefusedError: closed.
+        """
+        done: Future[None] = Future()
+        with self._changed:
+            if self._closing:
+                raise RefusedError(grpc.StatusCode.UNAVAILABLE, "closing", "the processor is shutting down")
+            self._checkpoints.append(done)
+            self._changed.notify_all()
+        done.result()
+
+    def close(self) -> None:
+        """Acknowledge what was accepted, refuse what comes, write a checkpoint, free the directory. Idempotent."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._writer.join()
+
+    # ---------------------------------------------------------------- callers' threads
+
+    def _submit(self, signal: str, body: bytes) -> Outcome:
+        self._admit(len(body))
+        try:
+            batch = self._decode(signal, body)
+            with self._changed:
+                self._ignored.update(batch.ignored)
+            if not batch.groups:
+                return Outcome(batch.items, batch.refused)
+            request = _Request(signal, body, batch)
+            with self._changed:
+                self._waiting.append(request)
+                self._changed.notify_all()
+            refused = Counter(batch.refused)
+            refused.update(request.done.result())
+            return Outcome(batch.items, dict(refused))
+        finally:
+            with self._changed:
+                self._admitted -= 1
+                self._admitted_bytes -= len(body)
+                self._changed.notify_all()
+
+    def _admit(self, size: int) -> None:
+        with self._changed:
+            if self._closing:
+                raise RefusedError(
+                    grpc.StatusCode.UNAVAILABLE, "closing", "the processor is shutting down", self.settings.retry_after
+                )
+            full = self._admitted >= self.settings.pending
+            # A request larger than the whole allowance is let in alone, or it could never be.
+            if full or (self._admitted and self._admitted_bytes + size > self.settings.pending_bytes):
+                raise RefusedError(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    "overload",
+                    f"{self._admitted} requests wait to be written; come again",
+                    self.settings.retry_after,
+                )
+            self._admitted += 1
+            self._admitted_bytes += size
+
+    def _decode(self, signal: str, body: bytes) -> Batch:
+        try:
+            return _decode(signal, body, self.settings.limits)
+        except MalformedError as error:
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "malformed", str(error)) from error
+
+    # ---------------------------------------------------------------- the writer's thread
+
+    def _recover(self, settings: FoldSettings | None, parse: Callable[[bytes], Profile]) -> tuple[Fold, int, int]:
+        checkpoint, entries = self._journal.recover()
+        fold = Fold.load(checkpoint.body, settings, parse) if checkpoint else Fold(settings, parse)
+        seq, count = checkpoint.seq if checkpoint else 0, 0
+        for entry in entries:
+            _apply(fold, entry.received_ns, _decode(entry.signal, entry.body, self.settings.limits))
+            seq, count = entry.seq, count + 1
+        return fold, seq, count
+
+    def _run(self) -> None:
+        while True:
+            requests, checkpoints, closing = self._take()
+            if requests:
+                self._commit(requests)
+            if checkpoints or closing or self._due():
+                self._checkpoint(checkpoints)
+            if closing:
+                self._journal.close()
+                return
+
+    def _take(self) -> tuple[list[_Request], list[Future[None]], bool]:
+        """All that waits; waits itself until there is something, or a checkpoint is due."""
+        with self._changed:
+            while not (self._waiting or self._checkpoints or (self._closing and not self._admitted)):
+                left = self._last_checkpoint + self.settings.checkpoint_age - time.monotonic()
+                self._changed.wait(max(left, 0.0) if self._journal.entries else None)
+                if self._due():
+                    break
+            requests, checkpoints = list(self._waiting), self._checkpoints
+            self._waiting.clear()
+            self._checkpoints = []
+            return requests, checkpoints, self._closing and not self._admitted and not requests
+
+    def _due(self) -> bool:
+        if not self._journal.entries:
+            return False
+        age = time.monotonic() - self._last_checkpoint
+        return self._journal.bytes >= self.settings.checkpoint_bytes or age >= self.settings.checkpoint_age
+
+    def _commit(self, requests: list[_Request]) -> None:
+        now = self._clock()
+        try:
+            entries = self._journal.append([(request.signal, now, request.body) for request in requests])
+        except JournalError as error:
+            _LOG.error("%d requests refused: %s", len(requests), error)
+            refusal = RefusedError(grpc.StatusCode.UNAVAILABLE, "storage", str(error), self.settings.retry_after)
+            for request in requests:
+                request.done.set_exception(refusal)
+            return
+        for request, entry in zip(requests, entries, strict=True):
+            with self._folding:
+                refused = _apply(self._fold, entry.received_ns, request.batch)
+            self._folded = entry.seq
+            request.done.set_result(refused)
+
+    def _checkpoint(self, waiting: list[Future[None]]) -> None:
+        self._last_checkpoint = time.monotonic()
+        try:
+            with self._folding:
+                body = self._fold.dump()
+            self._journal.checkpoint(self._folded, self._clock(), body)
+        except JournalError as error:
+            _LOG.error("no checkpoint: %s", error)
+            for done in waiting:
+                done.set_exception(error)
+            return
+        for done in waiting:
+            done.set_result(None)
+
+
+def _decode(signal: str, body: bytes, limits: DecodeLimits) -> Batch:
+    if signal == semconv.MonSignal.METRICS:
+        return decode_metrics(body, limits)
+    if signal == semconv.MonSignal.LOGS:
+        return decode_logs(body, limits)
+    if signal == semconv.MonSignal.TRACES:
+        return decode_traces(body)
+    raise ValueError(f"no signal of OTLP: {signal!r}")
+
+
+def _apply(fold: Fold, received_ns: int, batch: Batch) -> Counter[str]:
+    """Fold; an error in our own code must not stop the others, now or at each start from here on."""
+    try:
+        return fold.apply(received_ns, batch)
+    except Exception:
+        _LOG.exception("a request could not be folded")
+        return Counter({_INTERNAL: batch.items})

@@ -1,0 +1,227 @@
+"""The one durable thing: accepted requests in an embedded SQLite database, and the folded state that replaces them.
+
+WAL mode with synchronous=FULL: every commit syncs the write-ahead log, so that what was acknowledged survives a power
+failure. NORMAL would sync at WAL checkpoints only and could lose the last commits, OFF would never sync.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+APPLICATION: Final = 0x6D6C6D6E  # "mlmn": says whose database it is
+FORMAT: Final = 1
+
+_SCHEMA: Final = """
+CREATE TABLE journal (
+    seq INTEGER PRIMARY KEY,
+    signal TEXT NOT NULL,
+    received_ns INTEGER NOT NULL,
+    codec INTEGER NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+CREATE TABLE checkpoint (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    seq INTEGER NOT NULL,
+    created_ns INTEGER NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+"""
+_RAW: Final = 0  # codec of a body as it came
+
+
+class JournalError(Exception):
+    """The database cannot be used; the message says why and what to do."""
+
+
+class Entry(NamedTuple):
+    """An accepted request. `seq` orders all of them and is never used twice."""
+
+    seq: int
+    signal: str
+    received_ns: int
+    body: bytes
+
+
+class Checkpoint(NamedTuple):
+    """The folded state up to and with entry `seq`."""
+
+    seq: int
+    created_ns: int
+    body: bytes
+
+
+class Journal:
+    """Appends and reads; used by one thread at a time and by one process at a time.
+
+    Args:
+        directory: where the database is; made where absent.
+
+    Raises:
+        JournalError: another process uses the directory, or the database cannot be read or written.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.path = Path(directory) / "mlmon.db"
+        self._lock = _lock(Path(directory))
+        try:
+            self._database = _open(self.path)
+            (self._seq,) = self._database.execute(
+                "SELECT max(coalesce((SELECT max(seq) FROM journal), 0), coalesce((SELECT seq FROM checkpoint), 0))"
+            ).fetchone()
+            self.entries, self.bytes = self._database.execute(
+                "SELECT count(*), coalesce(sum(length(body)), 0) FROM journal"
+            ).fetchone()
+        except sqlite3.Error as error:
+            self._lock.close()
+            raise JournalError(_explain(self.path, error)) from error
+        except JournalError:
+            self._lock.close()
+            raise
+
+    def append(self, requests: Sequence[tuple[str, int, bytes]]) -> list[Entry]:
+        """Write requests (signal, time of receipt, body) in one synced commit; the entries are durable on return.
+
+        Raises:
+            JournalError: nothing was written, e.g. because the disk is full.
+        """
+        entries = [Entry(self._seq + i, *request) for i, request in enumerate(requests, start=1)]
+        with self._transaction():
+            self._database.executemany(
+                "INSERT INTO journal (seq, signal, received_ns, codec, body) VALUES (?, ?, ?, ?, ?)",
+                [(entry.seq, entry.signal, entry.received_ns, _RAW, entry.body) for entry in entries],
+            )
+        self._seq += len(entries)
+        self.entries += len(entries)
+        self.bytes += sum(len(entry.body) for entry in entries)
+        return entries
+
+    def checkpoint(self, seq: int, created_ns: int, body: bytes) -> None:
+        """Keep the state folded up to and with entry `seq`, and delete these entries, in one transaction.
+
+        Raises:
+            JournalError: nothing was changed.
+        """
+        with self._transaction():
+            self._database.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?)", (seq, created_ns, body))
+            self._database.execute("DELETE FROM journal WHERE seq <= ?", (seq,))
+        self.entries, self.bytes = self._database.execute(
+            "SELECT count(*), coalesce(sum(length(body)), 0) FROM journal"
+        ).fetchone()
+
+    def recover(self) -> tuple[Checkpoint | None, Iterator[Entry]]:
+        """The newest checkpoint, and the entries after it in their order.
+
+        Raises:
+            JournalError: the database is damaged.
+        """
+        try:
+            row = self._database.execute("SELECT seq, created_ns, body FROM checkpoint").fetchone()
+        except sqlite3.Error as error:
+            raise JournalError(_explain(self.path, error)) from error
+        checkpoint = Checkpoint(*row) if row else None
+        return checkpoint, self._entries(checkpoint.seq if checkpoint else 0)
+
+    def close(self) -> None:
+        """Close the database and free the directory."""
+        try:
+            self._database.close()
+        finally:
+            self._lock.close()
+
+    def _entries(self, after: int) -> Iterator[Entry]:
+        query = "SELECT seq, signal, received_ns, codec, body FROM journal WHERE seq > ? ORDER BY seq"
+        try:
+            for seq, signal, received_ns, codec, body in self._database.execute(query, (after,)):
+                if codec != _RAW:
+                    raise JournalError(f"{self.path}: entry {seq} has codec {codec}, which this version does not know")
+                yield Entry(seq, signal, received_ns, body)
+        except sqlite3.Error as error:
+            raise JournalError(_explain(self.path, error)) from error
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            yield
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+                self._database.execute("ROLLBACK")
+            raise JournalError(_explain(self.path, error)) from error
+
+
+def _lock(directory: Path) -> _Lock:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return _Lock(directory / "mlmon.lock")
+    except OSError as error:
+        raise JournalError(f"{directory}: cannot be used as the data directory: {error.strerror or error}") from error
+
+
+class _Lock:
+    """Held while this process uses the directory; the system frees it however the process ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._file, 32).decode(errors="replace").strip()
+            os.close(self._file)
+            raise JournalError(
+                f"{path.parent}: another processor{f' (process {holder})' if holder else ''} uses this directory; "
+                "give each its own"
+            ) from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    # Transactions are begun by hand; the thread that uses the connection may change, never two at once.
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    try:
+        application = database.execute("PRAGMA application_id").fetchone()[0]
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if tables and application != APPLICATION:
+            raise JournalError(f"{path}: this is a database of something else; name another directory")
+        if version > FORMAT:
+            raise JournalError(
+                f"{path}: written by a newer version (format {version}; this one reads up to {FORMAT}): "
+                "run that version, or name another directory"
+            )
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        if not tables:
+            database.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA.split(";"):
+                database.execute(statement)
+            database.execute(f"PRAGMA application_id = {APPLICATION}")
+            database.execute(f"PRAGMA user_version = {FORMAT}")
+            database.execute("COMMIT")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _explain(path: Path, error: sqlite3.Error) -> str:
+    """What an error of SQLite means to whoever runs the processor."""
+    name = getattr(error, "sqlite_errorname", "")  # since Python 3.11
+    text = str(error)
+    if name.startswith("SQLITE_FULL") or "is full" in text:
+        return f"{path}: the disk is full; free some space, what was acknowledged is safe"
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or "not a database" in text or "malformed" in text:
+        return f"{path}: damaged ({text}); restore a backup, or move the file away to begin anew"
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+        return f"{path}: cannot be written ({text}); check the owner and the mode of the file and its directory"
+    return f"{path}: {text}"

@@ -1,0 +1,67 @@
+"""Trees of plain values, bytes and numpy arrays as bytes: JSON for the tree, the buffers behind it, zlib over all."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from typing import Any, Final
+
+import numpy as np
+
+_MAGIC: Final = b"mlmonpk1"
+_TYPES: Final = {"b": None, "q": np.dtype("<i8"), "d": np.dtype("<f8"), "i": np.dtype("<i4"), "I": np.dtype("<u4")}
+_CODES: Final = {dtype: code for code, dtype in _TYPES.items() if dtype is not None}
+_MARK: Final = "\x00"  # key of the object that stands for a buffer; plain objects have text keys without it
+
+
+class PackError(ValueError):
+    """The bytes were not written by `pack`, or are damaged."""
+
+
+def pack(tree: Any) -> bytes:
+    """Bytes of a tree of None, bool, int, float, str, bytes, one-dimensional arrays, lists and dicts with text keys."""
+    buffers: list[bytes] = []
+
+    def replace(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            buffers.append(value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes())
+            return {_MARK: _CODES[value.dtype.newbyteorder("<")] + str(len(buffers[-1]))}
+        if isinstance(value, bytes):
+            buffers.append(value)
+            return {_MARK: f"b{len(value)}"}
+        raise TypeError(f"cannot pack {type(value).__name__}")
+
+    # JSON asks for what it does not know in the order of writing; reading goes by the same order.
+    text = json.dumps(tree, default=replace, separators=(",", ":")).encode()
+    return _MAGIC + zlib.compress(struct.pack("<Q", len(text)) + text + b"".join(buffers), 1)
+
+
+def unpack(data: bytes) -> Any:
+    """The tree again; tuples have become lists.
+
+    Raises:
+        PackError: see there.
+    """
+    if data[: len(_MAGIC)] != _MAGIC:
+        raise PackError("not a packed tree of this version")
+    try:
+        raw = memoryview(zlib.decompress(data[len(_MAGIC) :]))
+        (length,) = struct.unpack_from("<Q", raw)
+        position = 8 + length
+
+        def restore(value: dict[str, Any]) -> Any:
+            nonlocal position
+            mark = value.get(_MARK)
+            if mark is None:
+                return value
+            size, dtype = int(mark[1:]), _TYPES[mark[0]]
+            buffer = raw[position : position + size]
+            position += size
+            if len(buffer) != size:
+                raise PackError("the packed tree is cut off")
+            return bytes(buffer) if dtype is None else np.frombuffer(buffer, dtype=dtype).copy()
+
+        return json.loads(bytes(raw[8 : 8 + length]), object_hook=restore)
+    except (zlib.error, struct.error, KeyError, ValueError) as error:
+        raise PackError(f"the packed tree is damaged: {error}") from error

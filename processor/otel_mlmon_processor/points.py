@@ -1,0 +1,102 @@
+"""What decoding hands to the fold: frozen points of `ml.*` metrics and parts of profiles. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Counts = NDArray[np.int64]
+
+GAUGE: Final = 0
+DELTA: Final = 1
+CUMULATIVE: Final = 2
+
+
+class Producer(NamedTuple):
+    """Who counted: one process, as its resource and scope name it; "" where a part is absent."""
+
+    namespace: str  # service.namespace
+    service: str  # service.name
+    instance: str  # service.instance.id
+    environment: str  # deployment.environment.name
+    incarnation: str  # random per process, renewed after fork
+
+
+class Explicit(NamedTuple):
+    """A histogram over explicit bounds.
+
+    `bounds` are the k bounds as the bytes of a float64 array, so that equal bounds are one key; `counts` has the k + 1
+    cells, read-only; `sum` is None where the producer sent none.
+    """
+
+    bounds: bytes
+    counts: Counts
+    sum: float | None
+
+
+class Exponential(NamedTuple):
+    """An exponential histogram; the buckets are counts from an index on, as in OTLP."""
+
+    scale: int
+    zero_threshold: float
+    zero: int
+    positive_offset: int
+    positive: tuple[int, ...]
+    negative_offset: int
+    negative: tuple[int, ...]
+    sum: float | None
+
+
+Value = Explicit | Exponential | int
+Attributes = tuple[tuple[str, str], ...]
+
+
+class Point(NamedTuple):
+    """One data point. Times are nanoseconds since 1970; `start` is 0 where unknown; attributes are sorted by name."""
+
+    metric: str
+    attributes: Attributes
+    temporality: int  # GAUGE, DELTA or CUMULATIVE
+    start: int
+    end: int
+    value: Value
+
+
+class ProfilePart(NamedTuple):
+    """A part of a gzipped profile document, as a log event brought it; parts count from 1."""
+
+    model: str
+    version: str
+    hash: str
+    part: int
+    parts: int
+    body: bytes
+
+
+class Group(NamedTuple):
+    """What one producer sent in a request."""
+
+    producer: Producer
+    points: tuple[Point, ...]
+    parts: tuple[ProfilePart, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A decoded request.
+
+    Args:
+        groups: what can be used.
+        items: data points, spans or log records in the request.
+        refused: by reason, items that can never be used although they bear our names.
+        ignored: by reason, items that are none of ours or hold no value.
+    """
+
+    groups: tuple[Group, ...]
+    items: int
+    refused: Mapping[str, int] = field(default_factory=dict)
+    ignored: Mapping[str, int] = field(default_factory=dict)

@@ -1,0 +1,130 @@
+"""Profiles that came as log events: parts are put together, checked, and the newest of each model is kept."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from otel_mlmon.profile.document import Profile, ProfileError
+from otel_mlmon_processor.points import ProfilePart
+from otel_mlmon_processor.windows import ModelKey
+
+Parse = Callable[[bytes], Profile]
+
+_GZIP: Final = 16 + zlib.MAX_WBITS
+
+
+class _BrokenError(Exception):
+    """A profile cannot be used; the argument is the reason."""
+
+
+@dataclass(slots=True)
+class _Assembly:
+    parts: int
+    bodies: dict[int, bytes] = field(default_factory=dict)
+
+
+class ProfileStore:
+    """Profiles by model and hash.
+
+    Args:
+        most: profiles of a model; a further one replaces the oldest if it is newer.
+        size: bytes of an unpacked document.
+        assemblies: profiles of which parts are missing; a further one replaces the oldest.
+        parse: reads a document.
+    """
+
+    def __init__(self, most: int, size: int, assemblies: int, parse: Parse = Profile.from_bytes) -> None:
+        self._most = most
+        self._size = size
+        self._limit = assemblies
+        self._parse = parse
+        self._documents: dict[ModelKey, dict[str, tuple[Profile, bytes]]] = {}
+        self._assemblies: dict[tuple[int, ModelKey, str], _Assembly] = {}
+        self.conflicts = 0
+
+    def add(self, producer: int, key: ModelKey, part: ProfilePart, refused: Counter[str]) -> None:
+        """Take in a part; what cannot be used is counted in `refused`."""
+        if part.hash in self._documents.get(key, {}):
+            return  # it is sent again every hour
+        place = (producer, key, part.hash)
+        assembly = self._assemblies.get(place)
+        if assembly is None or assembly.parts != part.parts:
+            assembly = self._assemblies[place] = _Assembly(part.parts)
+            while len(self._assemblies) > self._limit:
+                del self._assemblies[next(iter(self._assemblies))]
+        assembly.bodies[part.part] = part.body
+        if len(assembly.bodies) < assembly.parts:
+            return
+        del self._assemblies[place]
+        try:
+            self._keep(key, *self._read(key, part, assembly))
+        except _BrokenError as reason:
+            refused[str(reason)] += 1
+
+    def newest(self) -> Mapping[ModelKey, Profile]:
+        """The profile of each model that was created last."""
+        return {key: profiles[0] for key, profiles in self.every().items()}
+
+    def every(self) -> Mapping[ModelKey, tuple[Profile, ...]]:
+        """All profiles of each model, the one created last first."""
+        return {
+            key: tuple(sorted((profile for profile, _ in held.values()), key=_age, reverse=True))
+            for key, held in self._documents.items()
+        }
+
+    def forget(self, key: ModelKey) -> None:
+        """A model is retired."""
+        self._documents.pop(key, None)
+
+    def dump(self) -> list[Any]:
+        """As plain values, for the checkpoint."""
+        documents = [[list(key), document] for key, held in self._documents.items() for _, document in held.values()]
+        assemblies = [
+            [producer, list(key), digest, assembly.parts, [[part, body] for part, body in assembly.bodies.items()]]
+            for (producer, key, digest), assembly in self._assemblies.items()
+        ]
+        return [documents, assemblies, self.conflicts]
+
+    def load(self, plain: list[Any]) -> None:
+        """Take up what `dump` gave."""
+        documents, assemblies, self.conflicts = plain
+        for key, document in documents:
+            profile = self._parse(document)
+            self._documents.setdefault(ModelKey(*key), {})[profile.hash] = (profile, document)
+        for producer, key, digest, parts, bodies in assemblies:
+            held = dict(bodies)
+            self._assemblies[producer, ModelKey(*key), digest] = _Assembly(parts, held)
+
+    def _read(self, key: ModelKey, part: ProfilePart, assembly: _Assembly) -> tuple[Profile, bytes]:
+        packed = b"".join(assembly.bodies[number] for number in range(1, assembly.parts + 1))
+        unpacker = zlib.decompressobj(_GZIP)
+        try:
+            document = unpacker.decompress(packed, self._size)
+        except zlib.error:
+            raise _BrokenError("profile_not_gzip") from None
+        if not unpacker.eof:
+            raise _BrokenError("profile_too_large" if unpacker.unconsumed_tail else "profile_not_gzip")
+        try:
+            profile = self._parse(document)
+        except ProfileError:
+            raise _BrokenError("profile_invalid") from None
+        if profile.hash != part.hash or (profile.model, profile.version) != (key.model, key.version):
+            raise _BrokenError("profile_mismatch")
+        return profile, document
+
+    def _keep(self, key: ModelKey, profile: Profile, document: bytes) -> None:
+        held = self._documents.setdefault(key, {})
+        self.conflicts += bool(held)
+        held[profile.hash] = (profile, document)
+        if len(held) > self._most:
+            oldest = min((profile for profile, _ in held.values()), key=_age)
+            del held[oldest.hash]
+
+
+def _age(profile: Profile) -> tuple[str, str]:
+    """Orders by creation, and by hash where that is equal, so that every order of arrival ends alike."""
+    return profile.created, profile.hash

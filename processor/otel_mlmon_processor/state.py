@@ -1,0 +1,190 @@
+"""All that the fold remembers, and the caps on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Final
+
+from otel_mlmon_processor.fold_settings import SECOND, FoldSettings
+from otel_mlmon_processor.generation import Generation
+from otel_mlmon_processor.layout import CATEGORY, CELLS, Layout, Place, Slot
+from otel_mlmon_processor.model import Model
+from otel_mlmon_processor.points import Attributes, Producer
+from otel_mlmon_processor.producers import (
+    NUMBERS,
+    ProducerState,
+    Series,
+    UnusableError,
+    interpret,
+    place_of,
+)
+from otel_mlmon_processor.streams import identify
+from otel_mlmon_processor.windows import ModelKey
+
+_SWEEP: Final = 60 * SECOND  # between two looks for what has fallen silent
+
+
+class State:
+    """Models, producers and counters, mutable. What is there stays; what would exceed a cap is refused."""
+
+    def __init__(self, settings: FoldSettings) -> None:
+        self.settings = settings
+        self.models: dict[ModelKey, Model] = {}
+        self.producers: dict[tuple[str, ...], ProducerState] = {}
+        self.streams = 0
+        self.now = 0  # newest time of receipt
+        self.points = 0
+        self.duplicates = 0
+        self.late = 0
+        self.dropped: Counter[str] = Counter()
+        self._next_producer = 0
+        self._swept = 0
+
+    @property
+    def intervals(self) -> int:
+        """Delta intervals that each producer may keep exactly."""
+        return max(256, self.settings.caps.intervals // max(1, len(self.producers)))
+
+    def producer(self, producer: Producer) -> ProducerState:
+        """What is known of a producer, begun on first sight.
+
+        Raises:
+            UnusableError: there are too many.
+        """
+        identity = identify(producer)
+        known = self.producers.get(identity)
+        if known is None:
+            if len(self.producers) >= self.settings.caps.producers:
+                raise UnusableError("too_many_producers")
+            known = self.producers[identity] = ProducerState(
+                self._next_producer, producer.namespace, producer.service, producer.instance, producer.environment
+            )
+            self._next_producer += 1
+        known.received = self.now
+        return known
+
+    def series(self, producer: ProducerState, metric: str, attributes: Attributes) -> Series:
+        """A series of a producer, begun on first sight.
+
+        Raises:
+            UnusableError: its attributes make no sense, or something of it is one too many.
+        """
+        known = producer.series.get((metric, attributes))
+        if known is not None:
+            return known
+        meaning = interpret(metric, attributes)
+        caps = self.settings.caps
+        self.count_stream()
+        try:
+            key = producer.key(meaning.model, meaning.version)
+            model = self.models.get(key)
+            if model is None:
+                if len(self.models) >= caps.models:
+                    raise UnusableError("too_many_models")
+                model = self.models[key] = Model(key)
+                model.received = self.now
+            generation = None
+            if meaning.variable is not None:
+                generation = model.generation(meaning.digest, caps.generations)
+                if generation is None:
+                    raise UnusableError("too_many_profiles")
+                generation.received = self.now
+        except UnusableError:
+            self.streams -= 1
+            raise
+        series = producer.series[metric, attributes] = Series(producer.next_series, meaning, model, generation)
+        producer.next_series += 1
+        return series
+
+    def count_stream(self) -> None:
+        """One more stream is held.
+
+        Raises:
+            UnusableError: there are too many.
+        """
+        if self.streams >= self.settings.caps.streams:
+            raise UnusableError("too_many_streams")
+        self.streams += 1
+
+    def slot(self, series: Series, generation: Generation, bounds: bytes | None) -> Slot:
+        """Where counts of a series are added; `bounds` is None for exponential histograms and plain counts.
+
+        Raises:
+            UnusableError: it would be a place too many.
+        """
+        slot = series.slot
+        if slot is not None and (
+            series.meaning.kind != NUMBERS or slot.place.detail == ("" if bounds is None else bounds)
+        ):
+            return slot
+        place = place_of(series.meaning, bounds)
+        if place not in generation.layout.places:
+            self._check(generation.layout, place)
+        series.slot = slot = generation.layout.place(place)
+        return slot
+
+    def _check(self, layout: Layout, place: Place) -> None:
+        caps = self.settings.caps
+        held = layout.held[place.variable, place.kind]
+        if place.kind == CATEGORY and held >= caps.categories:
+            raise UnusableError("too_many_categories")
+        if place.kind == CELLS and held >= caps.bounds:
+            raise UnusableError("too_many_bounds")
+        if place.variable not in layout.variables and len(layout.variables) >= caps.variables:
+            raise UnusableError("too_many_features")
+        if len(layout.places) >= caps.places:
+            raise UnusableError("too_many_places")
+
+    def sweep(self) -> list[ModelKey]:
+        """Forget models and producers that have long been silent; the models that went. Looks once a minute."""
+        if self.now - self._swept < _SWEEP:
+            return []
+        self._swept = self.now
+        oldest = self.now - self.settings.retire_ns
+        for identity, producer in list(self.producers.items()):
+            if producer.received < oldest:
+                self.streams -= sum(map(_streams_of, producer.series.values()))
+                del self.producers[identity]
+                for model in self.models.values():
+                    model.forget(producer.number)
+        retired = [key for key, model in self.models.items() if model.received < oldest]
+        for key in retired:
+            self._retire(self.models.pop(key))
+        for model in self.models.values():
+            for digest in [digest for digest, g in model.generations.items() if g.received < oldest]:
+                self._retire(model.generations.pop(digest))
+        return retired
+
+    def _retire(self, gone: Model | Generation) -> None:
+        for producer in self.producers.values():
+            for place, series in list(producer.series.items()):
+                if series.model is gone or series.generation is gone:
+                    self.streams -= _streams_of(series)
+                    del producer.series[place]
+
+    def dump(self) -> list[Any]:
+        """As plain values, for the checkpoint."""
+        return [
+            [self.streams, self.now, self.points, self.duplicates, self.late, self._next_producer, self._swept],
+            dict(self.dropped),
+            [model.dump() for model in self.models.values()],
+            [[identity, producer.dump()] for identity, producer in self.producers.items()],
+        ]
+
+    @classmethod
+    def load(cls, plain: list[Any], settings: FoldSettings) -> State:
+        """What `dump` gave."""
+        numbers, dropped, models, producers = plain
+        state = cls(settings)
+        state.streams, state.now, state.points, state.duplicates, state.late = numbers[:5]
+        state._next_producer, state._swept = numbers[5:]
+        state.dropped = Counter(dropped)
+        state.models = {model.key: model for model in map(Model.load, models)}
+        state.producers = {
+            tuple(identity): ProducerState.load(producer, state.models) for identity, producer in producers
+        }
+        return state
+
+
+def _streams_of(series: Series) -> int:
+    return 1 + len(series.cumulatives)

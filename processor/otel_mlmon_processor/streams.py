@@ -1,0 +1,215 @@
+"""What each producer has sent before, so that everything is counted once, and of cumulative points only the increase.
+
+A delta point is known by its interval (start, end]. A cumulative point is known by its start time and how far it got;
+with another start time it is another count from zero, so a restart can come late or out of order.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otel_mlmon_processor.exponential import ExponentialSum
+from otel_mlmon_processor.points import Explicit, Exponential, Producer, Value
+
+Counts = NDArray[np.int64]
+
+NEW: Final = "new"
+DUPLICATE: Final = "duplicate"
+TOO_OLD: Final = "too_old"  # within what is settled: whether it was counted is no longer known
+BOUNDS_CHANGED: Final = "bounds_changed"
+
+
+class Spans:
+    """Disjoint times (start, end], bounded in number: the two oldest become one, with the gap between them."""
+
+    __slots__ = ("ends", "limit", "starts")
+
+    def __init__(self, limit: int, starts: list[int] | None = None, ends: list[int] | None = None) -> None:
+        self.limit = limit
+        self.starts: list[int] = starts or []
+        self.ends: list[int] = ends or []
+
+    def cover(self, start: int, end: int) -> bool:
+        """Whether (start, end] lies in one span."""
+        at = bisect_right(self.starts, start) - 1
+        return at >= 0 and end <= self.ends[at]
+
+    def add(self, start: int, end: int) -> None:
+        """Add (start, end], joined with what it touches."""
+        first = bisect_right(self.starts, start)
+        if first and self.ends[first - 1] >= start:
+            first -= 1
+            start = self.starts[first]
+        last = first
+        while last < len(self.starts) and self.starts[last] <= end:
+            end = max(end, self.ends[last])
+            last += 1
+        self.starts[first:last], self.ends[first:last] = [start], [end]
+        if len(self.starts) > self.limit:
+            del self.starts[1], self.ends[0]
+
+
+class Intervals:
+    """Delta intervals that a producer's streams have sent.
+
+    The newest are kept exactly, each with the set of streams that sent it as a bit mask, because all streams of a
+    producer share their intervals. Older ones are settled: only the time they cover is kept, for all streams together,
+    and a point within it is refused, as nobody knows any more whether it was counted.
+    """
+
+    __slots__ = ("known", "settled")
+
+    def __init__(self, spans: int = 1024) -> None:
+        self.known: dict[tuple[int, int], int] = {}  # in order of first sight
+        self.settled = Spans(spans)
+
+    def take(self, start: int, end: int, stream: int, limit: int) -> str:
+        """Note that a stream sent (start, end]; NEW, DUPLICATE or TOO_OLD. At most `limit` are kept exactly."""
+        interval = (start, end)
+        bit = 1 << stream
+        streams = self.known.get(interval)
+        if streams is not None:
+            if streams & bit:
+                return DUPLICATE
+            self.known[interval] = streams | bit
+            return NEW
+        if self.settled.starts and self.settled.cover(*_extent(start, end)):
+            return TOO_OLD
+        self.known[interval] = bit
+        while len(self.known) > limit:
+            oldest = next(iter(self.known))
+            del self.known[oldest]
+            self.settled.add(*_extent(*oldest))
+        return NEW
+
+    def dump(self) -> list[Any]:
+        """As plain values, for the checkpoint."""
+        known = [[start, end, hex(streams)] for (start, end), streams in self.known.items()]
+        return [self.settled.limit, self.settled.starts, self.settled.ends, known]
+
+    @classmethod
+    def load(cls, plain: list[Any]) -> Intervals:
+        """What `dump` gave."""
+        limit, starts, ends, known = plain
+        intervals = cls(limit)
+        intervals.settled = Spans(limit, starts, ends)
+        intervals.known = {(start, end): int(streams, 16) for start, end, streams in known}
+        return intervals
+
+
+def _extent(start: int, end: int) -> tuple[int, int]:
+    """Time that an interval covers: none before its end where the start is unknown or a clock went back."""
+    return (start, end) if 0 < start < end else (end, end)
+
+
+Measured = Counts | ExponentialSum | int
+
+
+class Reading(NamedTuple):
+    """Counts as the streams keep them: `bounds` tells explicit histograms apart, `sum` is None where unknown."""
+
+    counts: Measured
+    bounds: bytes = b""
+    sum: float | None = None
+
+    @classmethod
+    def read(cls, value: Value) -> Reading:
+        """Of a decoded value."""
+        if isinstance(value, Explicit):
+            return cls(value.counts, value.bounds, value.sum)
+        if isinstance(value, Exponential):
+            return cls(ExponentialSum.read(value), b"", value.sum)
+        return cls(value)
+
+
+class Increase(NamedTuple):
+    """What a point adds, and since when (0: since an unknown time)."""
+
+    since: int
+    reading: Reading
+
+
+class Cumulative:
+    """The newest point of a cumulative stream with one start time; all of it has been counted."""
+
+    __slots__ = ("end", "reading", "start")
+
+    def __init__(self, start: int, end: int, reading: Reading) -> None:
+        self.start = start
+        self.end = end
+        self.reading = reading
+
+    def advance(self, end: int, reading: Reading) -> Increase | str:
+        """What a further point adds: an Increase, or why it adds nothing (DUPLICATE, BOUNDS_CHANGED).
+
+        A cell that fell says that the counter began again from zero, so all of the point is new. The same time with
+        more counts is the rest of that time; an earlier time has been counted with the later one.
+        """
+        earlier, since = self.reading, self.end
+        if end < since:
+            return DUPLICATE
+        if earlier.bounds != reading.bounds or type(earlier.counts) is not type(reading.counts):
+            self.end, self.reading = end, reading
+            return BOUNDS_CHANGED
+        fell = _fell(earlier.counts, reading.counts)
+        if end == since:
+            since = self.start
+            if fell or _equal(earlier.counts, reading.counts):
+                return DUPLICATE
+        self.end, self.reading = end, reading
+        if fell:
+            return Increase(since, reading)
+        total = None if reading.sum is None or earlier.sum is None else reading.sum - earlier.sum
+        return Increase(since, Reading(_subtract(reading.counts, earlier.counts), reading.bounds, total))
+
+    def dump(self) -> list[Any]:
+        """As plain values, for the checkpoint."""
+        counts = self.reading.counts
+        plain = counts.dump() if isinstance(counts, ExponentialSum) else counts
+        return [self.start, self.end, plain, self.reading.bounds, self.reading.sum]
+
+    @classmethod
+    def load(cls, plain: list[Any]) -> Cumulative:
+        """What `dump` gave."""
+        start, end, counts, bounds, total = plain
+        return cls(
+            start, end, Reading(ExponentialSum.load(counts) if isinstance(counts, list) else counts, bounds, total)
+        )
+
+
+def _fell(earlier: Any, later: Any) -> bool:
+    if isinstance(later, np.ndarray):
+        return bool((later < earlier).any())
+    if isinstance(later, ExponentialSum):
+        return bool(later.falls_below(earlier))
+    return bool(later < earlier)
+
+
+def _equal(earlier: Any, later: Any) -> bool:
+    if isinstance(later, np.ndarray):
+        return bool(np.array_equal(later, earlier))
+    if isinstance(later, ExponentialSum):  # asked where no bucket fell: then equal counts are equal buckets
+        return bool(later.count == earlier.count)
+    return bool(later == earlier)
+
+
+def _subtract(later: Any, earlier: Any) -> Any:
+    if isinstance(later, ExponentialSum):
+        difference = later.copy()
+        difference.subtract(earlier)
+        return difference
+    return later - earlier
+
+
+def identify(producer: Producer) -> tuple[str, ...]:
+    """What makes a producer the same one again: nothing that collectors add on the way.
+
+    Where neither an instance nor an incarnation is known, the environment must tell processes apart.
+    """
+    bare = not producer.instance and not producer.incarnation
+    environment = producer.environment if bare else ""
+    return (producer.namespace, producer.service, producer.instance, producer.incarnation, environment)
