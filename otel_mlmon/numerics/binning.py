@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -80,8 +80,7 @@ class NumericAxis:
 
     def count_sorted(self, ordered: Floats) -> Counts:
         """The same for ascending values: edges are searched in the values, k log n instead of n log k."""
-        below = np.searchsorted(ordered, self.edges, side="right")
-        return np.diff(below, prepend=0, append=ordered.size).astype(np.int64, copy=False)
+        return differences(ordered.searchsorted(self.edges, "right"), ordered.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +134,15 @@ class CategoryAxis:
 
 
 Axis = NumericAxis | CategoryAxis
+
+
+def differences(reached: NDArray[np.integer[Any]], total: int) -> Counts:
+    """Counts of cells from how many values each edge has reached, shape (k,) to (k + 1,)."""
+    counts = np.empty(reached.size + 1, dtype=np.int64)
+    counts[:-1] = reached
+    counts[-1] = total
+    counts[1:] -= reached
+    return counts
 
 
 def fit_axis(ordered: Floats, *, minimum: float | None = None, maximum: float | None = None) -> NumericAxis:
@@ -254,8 +262,8 @@ def count_column(column: Floats, axis: Axis) -> ColumnCounts:
     ordered.sort()
     nan = inf = 0
     if ordered.size and not (ordered[0] > -np.inf and ordered[-1] < np.inf):  # NaN is sorted to the end
-        first, last, end = np.searchsorted(ordered, [-np.inf, np.inf, np.inf], side="right").tolist()
-        last = int(np.searchsorted(ordered, np.inf, side="left"))
+        first, end = ordered.searchsorted([-np.inf, np.inf], "right").tolist()
+        last = int(ordered.searchsorted(np.inf, "left"))
         nan, inf = ordered.size - end, first + end - last
         ordered = ordered[first:last]
     if isinstance(axis, CategoryAxis):

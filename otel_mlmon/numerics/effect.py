@@ -63,7 +63,8 @@ def effect(p_counts: ArrayLike, q_counts: ArrayLike) -> Effect:
             (padding); one that is empty in the reference alone counts as half an observation there.
 
     Returns:
-        Shape (...); NaN where a sample is empty. p = [30, 70], q = [50, 50]: estimate 0.16 - 0.02 = 0.14, lower -0.0385.
+        Shape (...); NaN where a sample is empty. Counts [30, 70] against [50, 50]: estimate 0.16 - 0.02 = 0.14, lower
+        -0.0385.
     """
     a, b = np.broadcast_arrays(np.asarray(p_counts, dtype=np.float64), np.asarray(q_counts, dtype=np.float64))
     b = np.where((a > 0) & (b == 0), 0.5, b)

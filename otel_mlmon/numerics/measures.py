@@ -94,7 +94,7 @@ def wasserstein(
     Args:
         p_counts: shape (..., cells).
         q_counts: the same.
-        bounds: of the cells, shape (..., cells + 1), finite and ascending, see `cell_bounds`; the last is repeated to pad.
+        bounds: of the cells, shape (..., cells + 1), finite and ascending, see `cell_bounds`; pad with the last.
         mean_difference: mean of the current less mean of the reference values, shape (...); NaN where unknown.
 
     >>> float(wasserstein([0, 10], [10, 0], [0.0, 1.0, 2.0]))
