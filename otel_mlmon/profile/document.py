@@ -112,8 +112,8 @@ class _PlanOf:
 class Profile:
     """The reference of one version of one model. Immutable.
 
-    `Profile.plan(sample, ...)` decides from a sample what to count and how (options: see `profile.build.make_plan`); parts
-    built with `Profile.build(part, plan=plan)` merge exactly. Of an instance, `plan` is the plan it was built with.
+    `Profile.plan(sample, ...)` decides from a sample what to count and how (options: see `profile.build.make_plan`);
+    parts built with `Profile.build(part, plan=plan)` merge exactly. An instance's `plan` is the one it was built with.
     """
 
     model: str
@@ -145,7 +145,7 @@ class Profile:
     def merge(cls, parts: Iterable[Profile]) -> Profile:
         """One profile of the data of all parts, the same in whatever order they come.
 
-        Parts that share a plan merge exactly; else distributions are kept as well as their cells allow, and `notes` tells.
+        Parts that share a plan merge exactly; else distributions are kept as well as their cells allow: see `notes`.
 
         Raises:
             ProfileError: there are no parts, or they are of different models or versions.

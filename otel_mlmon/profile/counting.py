@@ -1,0 +1,101 @@
+"""Exact counts of variables over data that comes in blocks."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any, Final
+
+import numpy as np
+
+from otel_mlmon.columns import encode
+from otel_mlmon.numerics.binning import Counts, Floats, NumericAxis
+from otel_mlmon.numerics.histogram import Histogram, Invalid
+from otel_mlmon.profile.document import Reference, Variable
+from otel_mlmon.profile.physical import read_physical
+
+LARGEST: Final = sys.float_info.max
+
+
+class Tally:
+    """Counts of one variable so far.
+
+    The mean and the squared deviations are merged block by block by the formula of Chan, Golub and LeVeque
+    (doi:10.1007/978-3-642-51461-6_3), which loses no digits where the mean is large.
+    """
+
+    def __init__(self, variable: Variable) -> None:
+        self.variable = variable
+        self._counts: Counts = np.zeros(variable.axis.cells, dtype=np.int64)
+        self._invalid = Invalid()
+        self._sums: list[float] = []
+        self._n = 0
+        self._mean = self._m2 = 0.0
+        self._min, self._max = math.inf, -math.inf
+
+    def add(self, column: Any, rows: int, time: Floats | None) -> None:
+        """Count a block.
+
+        Args:
+            column: the values; None where the block has no such column.
+            rows: their number.
+            time: of the rows, in seconds since 1970.
+        """
+        if column is None:
+            self._invalid += Invalid(missing=rows)
+            return
+        values, invalid = encode(self.variable, column, self.variable.origin or 0.0)
+        if self.variable.transform == "age" and self.variable.origin is None:
+            values, invalid = _ages(values, invalid, column, time)
+        self._invalid += invalid
+        if isinstance(self.variable.axis, NumericAxis):
+            self._add_numbers(self.variable.axis, np.sort(values))
+        else:
+            self._counts += self.variable.axis.count(values)
+
+    def _add_numbers(self, axis: NumericAxis, ordered: Floats) -> None:
+        if not ordered.size:
+            return
+        self._counts += axis.count_sorted(ordered)
+        self._min, self._max = min(self._min, float(ordered[0])), max(self._max, float(ordered[-1]))
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = float(ordered.sum())
+            mean = total / ordered.size
+            m2 = float(np.square(ordered - mean).sum())
+            apart = np.float64(mean - self._mean)
+            n = self._n + ordered.size
+            self._m2 += float(m2 + apart * apart * (self._n * ordered.size / n))
+            self._mean += float(apart * (ordered.size / n))
+            self._n = n
+            self._sums.append(total)
+
+    def finish(self, importance: float | None) -> Reference:
+        """What was counted."""
+        histogram = Histogram(self.variable.axis, self._counts, self._invalid, sum_of(self._sums), self._min, self._max)
+        return Reference(self.variable, histogram, bounded(self._m2), importance)
+
+
+def _ages(values: Floats, invalid: Invalid, column: Any, time: Floats | None) -> tuple[Floats, Invalid]:
+    """Ages at the times of the rows, from ages at 1970; without a time there is no age.
+
+    Raises:
+        ValueError: the plan says that every row has a time, and no time column is given.
+    """
+    if time is None:
+        raise ValueError("the plan was made with a time column, so building needs time_column too")
+    ages = values + time[read_physical(column).valid]
+    known = np.isfinite(ages)
+    return ages[known], invalid + Invalid(missing=ages.size - int(known.sum()))
+
+
+def sum_of(parts: list[float]) -> float:
+    """Sum, correctly rounded and so the same in any order; what is too large for a float is the largest one."""
+    try:
+        return bounded(math.fsum(parts))
+    except (OverflowError, ValueError):  # ValueError: +inf and -inf among the parts
+        return bounded(float(np.sum(np.array(parts) / len(parts))) * len(parts))
+
+
+def bounded(number: float) -> float:
+    """The nearest finite number; 0 for NaN."""
+    return 0.0 if math.isnan(number) else min(max(number, -LARGEST), LARGEST)
