@@ -95,9 +95,10 @@ class Fold:
         """Views of all models."""
         return tuple(build(self.capture(key)) for key in self.models())
 
-    def models(self) -> tuple[ModelKey, ...]:
-        """Models that are held."""
-        return tuple(self._state.models)
+    def models(self, now: int = 0) -> tuple[ModelKey, ...]:
+        """Models that are held and have not been silent for so long, at `now`, that they are to be forgotten."""
+        oldest = max(now, self._state.now) - self.settings.retire_ns
+        return tuple(key for key, model in self._state.models.items() if model.received >= oldest)
 
     def capture(self, key: ModelKey) -> Capture:
         """Copies from which the view of a model can be built while the fold goes on.
@@ -105,9 +106,7 @@ class Fold:
         Raises:
             KeyError: the model is not held.
         """
-        oldest = self._state.now - self.settings.idle_ns
-        live = [producer.number for producer in self._state.producers.values() if producer.received >= oldest]
-        return capture(self._state.models[key], self._state.now, live, self.settings)
+        return capture(self._state.models[key], self._state.now, self.settings)
 
     def profiles(self) -> Mapping[ModelKey, tuple[Profile, ...]]:
         """Profiles that came as events, of each model the one created last first."""
@@ -135,10 +134,11 @@ class Fold:
     def load(
         cls, data: bytes, settings: FoldSettings | None = None, parse: Callable[[bytes], Profile] = Profile.from_bytes
     ) -> Fold:
-        """The fold of a dump.
+        """The fold of a dump. Where the settings say other windows than it was made with, totals stay and the sliding
+        window is summed again; windows of another length are dropped.
 
         Raises:
-            FormatError: the dump is damaged, of a newer version, or was made with other windows.
+            FormatError: the dump is damaged or of a newer version.
         """
         fold = cls(settings, parse)
         try:
@@ -147,14 +147,10 @@ class Fold:
             raise FormatError(f"the checkpoint cannot be read: {error}") from error
         if version != FORMAT:
             raise FormatError(f"the checkpoint has format {version}, this version reads {FORMAT}")
-        expected = [fold.settings.window_ns, fold.settings.display_windows]
-        if windows != expected:
-            raise FormatError(
-                f"the checkpoint was made with windows of {windows[0] / 1e9:g} s and a sliding window of {windows[1]}; "
-                f"the settings say {expected[0] / 1e9:g} s and {expected[1]}. Use the former settings or another folder"
-            )
         fold._state = State.load(state, fold.settings)
         fold._profiles.load(profiles)
+        if windows != [fold.settings.window_ns, fold.settings.display_windows]:
+            fold._state.recut(windows=windows[0] == fold.settings.window_ns)
         return fold
 
     # ---------------------------------------------------------------- one request
@@ -250,10 +246,11 @@ class Fold:
         if point.temporality == DELTA:
             verdict = producer.intervals.take(point.start, point.end, series.number, self._state.intervals)
             if verdict == NEW:
-                level = Level(max(point.end, known.end), known.value + value) if known else Level(point.end, value)
-                series.model.levels[place] = level
+                total = value + (known.value if known else 0)
+                end = max(point.end, known.end if known else 0)
+                series.model.levels[place] = Level(end, total, self._state.now)
         elif known is None or point.end > known.end:
-            series.model.levels[place] = Level(point.end, value)
+            series.model.levels[place] = Level(point.end, value, self._state.now)
 
     def _add(self, additions: _Additions) -> None:
         for (key, digest), shares in additions.items():

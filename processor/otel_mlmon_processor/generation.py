@@ -79,6 +79,16 @@ class Generation:
             if not halves:
                 del self.halves[instance]
 
+    def recut(self, last: int, settings: FoldSettings, *, windows: bool) -> None:
+        """Take up other settings: what depends on the sliding window's length begins anew, or is summed again."""
+        if not windows:
+            self.windows = {}
+            self.hot = set()
+        self.halves = {}
+        self.running = Tally()
+        self.last = -1
+        self.advance(last, settings)
+
     def pack(self, touched: set[int]) -> None:
         """Make the windows small that were not touched of late."""
         for window in self.hot - touched:

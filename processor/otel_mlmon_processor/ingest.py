@@ -36,6 +36,7 @@ from otel_mlmon_processor.windows import ModelKey, ModelView
 
 _LOG: Final = logging.getLogger(__name__)
 _INTERNAL: Final = "internal"
+_PAUSE: Final = 1.0  # s, at least, between two checkpoints that were not asked for
 
 
 class RefusedError(Exception):
@@ -184,13 +185,14 @@ class Ingest:
     def views(self) -> tuple[ModelView, ...]:
         """Views of all models. Folding stands still only while the counts of one model are copied."""
         with self._folding:
-            keys = self._fold.models()
+            keys = self._fold.models(self._clock())
         views = []
         for key in keys:
             with self._folding:
-                if key not in self._fold.models():  # retired meanwhile
+                try:
+                    captured = self._fold.capture(key)
+                except KeyError:  # retired meanwhile
                     continue
-                captured = self._fold.capture(key)
             views.append(build(captured))
         return tuple(views)
 
@@ -322,14 +324,16 @@ class Ingest:
         if not self._journal.entries:
             return False
         age = time.monotonic() - self._last_checkpoint
-        return self._journal.bytes >= self.settings.checkpoint_bytes or age >= self.settings.checkpoint_age
+        full = self._journal.bytes >= self.settings.checkpoint_bytes and age >= _PAUSE
+        return full or age >= self.settings.checkpoint_age
 
     def _commit(self, requests: list[_Request]) -> None:
         now = self._clock()
         try:
             entries = self._journal.append([(request.signal, now, request.body) for request in requests])
-        except JournalError as error:
-            _LOG.error("%d requests refused: %s", len(requests), error)
+        except Exception as error:
+            # Also what SQLite never raised in our tests: whoever waits must be told, and the thread must live.
+            _LOG.error("%d requests refused: %s", len(requests), error, exc_info=not isinstance(error, JournalError))
             refusal = RefusedError(grpc.StatusCode.UNAVAILABLE, "storage", str(error), self.settings.retry_after)
             for request in requests:
                 request.done.set_exception(refusal)
@@ -346,8 +350,8 @@ class Ingest:
             with self._folding:
                 body = self._fold.dump()
             self._journal.checkpoint(self._folded, self._clock(), body)
-        except JournalError as error:
-            _LOG.error("no checkpoint: %s", error)
+        except Exception as error:
+            _LOG.error("no checkpoint: %s", error, exc_info=not isinstance(error, JournalError))
             for done in waiting:
                 done.set_exception(error)
             return

@@ -71,12 +71,7 @@ class Journal:
         self._lock = _lock(Path(directory))
         try:
             self._database = _open(self.path)
-            (self._seq,) = self._database.execute(
-                "SELECT max(coalesce((SELECT max(seq) FROM journal), 0), coalesce((SELECT seq FROM checkpoint), 0))"
-            ).fetchone()
-            self.entries, self.bytes = self._database.execute(
-                "SELECT count(*), coalesce(sum(length(body)), 0) FROM journal"
-            ).fetchone()
+            self._read_size()
         except sqlite3.Error as error:
             self._lock.close()
             raise JournalError(_explain(self.path, error)) from error
@@ -110,9 +105,7 @@ class Journal:
         with self._transaction():
             self._database.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?)", (seq, created_ns, body))
             self._database.execute("DELETE FROM journal WHERE seq <= ?", (seq,))
-        self.entries, self.bytes = self._database.execute(
-            "SELECT count(*), coalesce(sum(length(body)), 0) FROM journal"
-        ).fetchone()
+        self._read_size()
 
     def recover(self) -> tuple[Checkpoint | None, Iterator[Entry]]:
         """The newest checkpoint, and the entries after it in their order.
@@ -144,6 +137,12 @@ class Journal:
         except sqlite3.Error as error:
             raise JournalError(_explain(self.path, error)) from error
 
+    def _read_size(self) -> None:
+        self.entries, self.bytes, self._seq = self._database.execute(
+            "SELECT count(*), coalesce(sum(length(body)), 0),"
+            " max(coalesce(max(seq), 0), coalesce((SELECT seq FROM checkpoint), 0)) FROM journal"
+        ).fetchone()
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         try:
@@ -153,6 +152,9 @@ class Journal:
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
                 self._database.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):
+                # A commit that fails late may be found on the disk all the same: its numbers must not be used again.
+                self._read_size()
             raise JournalError(_explain(self.path, error)) from error
 
 

@@ -129,6 +129,8 @@ class Tally:
                 mine.merge(exponential)
             else:
                 mine.subtract(exponential)
+                if not mine.count:
+                    del self.exponentials[slot]  # so that the next may be finer again
 
     def pack(self) -> None:
         """Keep only what is not zero, where that is smaller."""

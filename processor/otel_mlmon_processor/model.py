@@ -45,6 +45,7 @@ class Level(NamedTuple):
 
     end: int
     value: int
+    received: int
 
 
 class Model:
@@ -136,6 +137,13 @@ class Model:
         if (end, sorted(info.items())) > (self.info_end, sorted(self.info.items())):
             self.info, self.info_end = info, end
 
+    def recut(self, settings: FoldSettings, *, windows: bool) -> None:
+        """Take up other settings; `windows` are kept where their length is the same. Totals always stay."""
+        if not windows:
+            self.last = settings.window_of(self.watermark.value) if self.watermark.value else -1
+        for generation in self.generations.values():
+            generation.recut(self.last, settings, windows=windows)
+
     def forget(self, producer: int) -> None:
         """A producer has gone for good."""
         self.watermark.forget(producer)
@@ -172,7 +180,9 @@ class Model:
         for metric, attributes, bounds, counts, total in operations:
             held = ExponentialSum.load(counts) if isinstance(counts, list) else counts
             model.operations[OperationKey(metric, _attributes(attributes), bounds)] = Operation(held, total)
-        model.levels = {(p, _attributes(attributes)): Level(end, value) for p, attributes, end, value in levels}
+        model.levels = {
+            (p, _attributes(attributes)): Level(end, value, received) for p, attributes, end, value, received in levels
+        }
         model.dropped = Counter({(metric, reason): count for metric, reason, count in drops})
         return model
 

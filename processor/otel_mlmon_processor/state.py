@@ -162,6 +162,11 @@ class State:
                     self.streams -= _streams_of(series)
                     del producer.series[place]
 
+    def recut(self, *, windows: bool) -> None:
+        """Take up other settings, see Model.recut."""
+        for model in self.models.values():
+            model.recut(self.settings, windows=windows)
+
     def dump(self) -> list[Any]:
         """As plain values, for the checkpoint."""
         return [

@@ -38,11 +38,10 @@ class Capture:
     others: Mapping[str, int]
 
 
-def capture(model: Model, now: int, live: Iterable[int], settings: FoldSettings) -> Capture:
-    """Copy what a view of the model needs. `live` are the producers that are not idle."""
+def capture(model: Model, now: int, settings: FoldSettings) -> Capture:
+    """Copy what a view of the model needs."""
     shown = model.current(now, settings.idle_ns)
     start = (model.last + 1 - settings.display_windows) * settings.window_ns
-    alive = set(live)
     return Capture(
         model.key,
         shown.hash if shown else "",
@@ -56,7 +55,7 @@ def capture(model: Model, now: int, live: Iterable[int], settings: FoldSettings)
         shown.recent(settings) if shown else {},
         sum(end > start for end in model.instances.values()) if model.last >= 0 else 0,
         tuple((key, _copy(operation.counts), operation.sum) for key, operation in model.operations.items()),
-        sum(level.value for (producer, _), level in model.levels.items() if producer in alive),
+        sum(level.value for level in model.levels.values() if now - level.received <= settings.idle_ns),
         dict(model.info),
         dict(model.dropped),
         {digest: other.points for digest, other in model.generations.items() if other is not shown},
