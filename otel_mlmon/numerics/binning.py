@@ -26,8 +26,8 @@ _LEVELS: Final = np.array(
 )
 ATOM_SHARE: Final = 1 / (2 * QUANTILE_CELLS)
 MAX_ATOMS: Final = 32
-# Edges beyond the range, in units of its width: six cells with an end, and the open one.
-BEYOND: Final = np.array([0.1, 0.3, 1.0, 3.0, 10.0, 100.0])
+# Edges beyond the range, in units of its width: seven cells with an end, and the open one.
+BEYOND: Final = np.array([0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,7 +152,7 @@ def fit_axis(ordered: Floats, *, minimum: float | None = None, maximum: float | 
       reaches one float32 step to either side, since servers feed float32; the MAX_ATOMS heaviest are kept.
     - The rest is cut at 31 quantiles (32 cells) and at 12 tail quantiles (0.0005 to 0.02 and 0.98 to 0.9995). An edge
       lies half-way between the two neighbouring values of the sample, so that rounding moves no tie over it.
-    - The range is one float32 step wider than [minimum, maximum]; on either side follow seven cells whose ends lie
+    - The range is one float32 step wider than [minimum, maximum]; on either side follow eight cells whose ends lie
       BEYOND times its width outside (times the value itself, where there is but one).
 
     Args:
