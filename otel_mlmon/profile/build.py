@@ -70,7 +70,7 @@ def build_profile(
         model: name of the model.
         version: of the model.
         predictions: what the model said for these rows, see `roles.sort_predictions`; or the name of a column.
-        types: of columns for which the type that is found is not wanted: "numeric", "category", "boolean", "datetime" or
+        types: of columns for which the type that is found is not wanted: "numeric", "category", "boolean", "datetime",
             "text".
         columns: names of the features; else all columns that are nothing else.
         exclude: columns that are no features.
@@ -97,7 +97,7 @@ def build_profile(
     if plan is None and source.once:
         raise SourceError(
             f"a {type(data).__name__} can be read only once, and a profile takes two passes: "
-            "give plan=Profile.plan(sample) made from some of the rows, or data that can be read again (a file, a table)"
+            "give plan=Profile.plan(sample) made from some rows, or data that can be read again (a file, a table)"
         )
     with _notified(progress) as notify:
         if plan is None:

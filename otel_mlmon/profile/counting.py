@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +11,8 @@ from otel_mlmon.columns import encode
 from otel_mlmon.numerics.binning import Counts, Floats, NumericAxis
 from otel_mlmon.numerics.histogram import Histogram, Invalid
 from otel_mlmon.profile.document import Reference, Variable
+from otel_mlmon.profile.moments import bounded, sum_of
 from otel_mlmon.profile.physical import read_physical
-
-LARGEST: Final = sys.float_info.max
 
 
 class Tally:
@@ -86,16 +84,3 @@ def _ages(values: Floats, invalid: Invalid, column: Any, time: Floats | None) ->
     ages = values + time[read_physical(column).valid]
     known = np.isfinite(ages)
     return ages[known], invalid + Invalid(missing=ages.size - int(known.sum()))
-
-
-def sum_of(parts: list[float]) -> float:
-    """Sum, correctly rounded and so the same in any order; what is too large for a float is the largest one."""
-    try:
-        return bounded(math.fsum(parts))
-    except (OverflowError, ValueError):  # ValueError: +inf and -inf among the parts
-        return bounded(float(np.sum(np.array(parts) / len(parts))) * len(parts))
-
-
-def bounded(number: float) -> float:
-    """The nearest finite number; 0 for NaN."""
-    return 0.0 if math.isnan(number) else min(max(number, -LARGEST), LARGEST)

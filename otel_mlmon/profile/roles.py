@@ -93,8 +93,8 @@ def sort_predictions(predictions: Any) -> tuple[dict[Output, str], dict[Output, 
     """Names of columns, and columns, by role.
 
     One array: floats that all lie in [0, 1] are a score, other floats a value, strings, integers and booleans a class.
-    Two dimensions are class probabilities: a score (of column 1 where there are two, else the largest), and the largest's
-    column as class.
+    Two dimensions are class probabilities: a score (of column 1 where there are two, else the largest) and, as class,
+    the column of the largest.
 
     Args:
         predictions: None, the name of a column, an array, or a dict of roles ("value", "class", "score") to these.

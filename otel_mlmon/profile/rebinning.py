@@ -1,0 +1,145 @@
+"""Histograms over different cells as one over common cells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from otel_mlmon.numerics.binning import CategoryAxis, Counts, Floats, NumericAxis, fit_axis
+from otel_mlmon.numerics.histogram import Histogram
+from otel_mlmon.profile.document import ProfileError, Reference
+
+POINTS: Final = 50_000  # values that stand for the parts when common cells are chosen
+POINT_WIDTH: Final = 1e-6  # relative width up to which a cell is an atom's
+LISTED: Final = 50
+KEPT: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """A distribution of numbers as segments (lower, upper] with counts; a segment of no width is an atom.
+
+    Args:
+        lower, upper, counts: shape (k,).
+        sum, m2, min, max: of the values.
+    """
+
+    lower: Floats
+    upper: Floats
+    counts: Counts
+    sum: float
+    m2: float
+    min: float
+    max: float
+
+    @property
+    def count(self) -> int:
+        """Values in all segments."""
+        return int(self.counts.sum())
+
+    @classmethod
+    def of(cls, reference: Reference, shift: float) -> Piece:
+        """The numbers of a reference, `shift` added to each.
+
+        Categories that are numbers, such as few integers, are atoms.
+
+        Raises:
+            ProfileError: the categories are no numbers.
+        """
+        histogram, axis = reference.histogram, reference.histogram.axis
+        if isinstance(axis, CategoryAxis):
+            return _of_categories(reference, axis)
+        least, most = histogram.min, histogram.max
+        filled = histogram.counts > 0
+        lower = np.maximum(np.concatenate([[-np.inf], axis.edges]), least)[filled]
+        upper = np.minimum(np.concatenate([axis.edges, [np.inf]]), most)[filled]
+        atoms = upper - lower <= POINT_WIDTH * np.maximum(np.abs(lower), np.abs(upper)) + np.finfo(np.float32).tiny
+        middle = lower / 2 + upper / 2
+        lower, upper = np.where(atoms, middle, lower) + shift, np.where(atoms, middle, upper) + shift
+        total = histogram.sum + shift * histogram.valid
+        return cls(lower, upper, histogram.counts[filled], total, reference.m2, least + shift, most + shift)
+
+
+def _of_categories(reference: Reference, axis: CategoryAxis) -> Piece:
+    counts = dict(zip(axis.names, reference.histogram.counts.tolist(), strict=False))
+    rest = sum(reference.histogram.counts.tolist()[-2:])
+    if rest and axis.others:  # known by name, but not how many of each: evenly
+        shares = np.diff(np.rint(np.linspace(0, rest, len(axis.others) + 1)).astype(np.int64)).tolist()
+        counts.update(zip(axis.others, shares, strict=True))
+    elif rest and counts:
+        counts[axis.names[0]] += rest
+    try:
+        points = {_number(reference, name): count for name, count in counts.items() if count}
+    except ValueError:
+        raise ProfileError(
+            f"column {reference.variable.column!r}: numbers in one part, categories in another; "
+            "build them with one plan, or with types="
+        ) from None
+    values = np.array(sorted(points), dtype=np.float64)
+    sizes = np.array([points[value] for value in values.tolist()], dtype=np.int64)
+    if not values.size:
+        return Piece(values, values, sizes, 0.0, 0.0, np.inf, -np.inf)
+    total = float(values @ sizes)
+    m2 = float(np.square(values - total / sizes.sum()) @ sizes)
+    return Piece(values, values, sizes, total, m2, float(values[0]), float(values[-1]))
+
+
+def _number(reference: Reference, name: str) -> float:
+    if reference.variable.dtype == "boolean":
+        return float(("false", "true").index(name))
+    if reference.variable.dtype not in ("integer", "float"):
+        raise ValueError(name)
+    return float(name)
+
+
+def join_numbers(pieces: Sequence[Piece], least: float, most: float) -> tuple[NumericAxis, Counts]:
+    """Common cells, chosen from the mixture of the pieces as cells are from a sample, and the counts in them.
+
+    Within a segment values are taken to be spread evenly; the cumulative counts at the new edges are rounded, so that
+    none is lost.
+    """
+    lower = np.concatenate([piece.lower for piece in pieces])
+    upper = np.concatenate([piece.upper for piece in pieces])
+    counts = np.concatenate([piece.counts for piece in pieces])
+    axis = fit_axis(np.sort(_spread(lower, upper, counts)), minimum=least, maximum=most)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = (axis.edges[:, np.newaxis] - lower) / (upper - lower)
+    inside = np.where(upper > lower, np.clip(share, 0.0, 1.0), axis.edges[:, np.newaxis] >= lower)
+    below = np.rint(inside @ counts).astype(np.int64)
+    return axis, np.diff(below, prepend=0, append=counts.sum())
+
+
+def _spread(lower: Floats, upper: Floats, counts: Counts) -> Floats:
+    """POINTS values (or as many as there are) that stand for the segments, evenly within each."""
+    ends = np.cumsum(counts)
+    points = min(POINTS, int(ends[-1]))
+    sizes = np.diff(np.rint(ends / ends[-1] * points).astype(np.int64), prepend=0)
+    segment = np.repeat(np.arange(counts.size), sizes)
+    nth = np.arange(segment.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    values: Floats = lower[segment] + (upper - lower)[segment] * ((nth + 0.5) / sizes[segment])
+    return values
+
+
+def join_categories(histograms: Sequence[Histogram]) -> tuple[CategoryAxis, Counts]:
+    """Common categories: the most frequent of those that any part lists; what a part did not list stays "other"."""
+    sizes: Counter[str] = Counter()
+    others: set[str] = set()
+    rest = unseen = 0
+    axes = [histogram.axis for histogram in histograms if isinstance(histogram.axis, CategoryAxis)]
+    for axis, histogram in zip(axes, histograms, strict=True):
+        *listed, other, new = histogram.counts.tolist()
+        for name, count in zip(axis.names, listed, strict=True):
+            sizes[name] += count
+        others.update(axis.others)
+        rest, unseen = rest + other, unseen + new
+    ranked = sorted(sizes, key=lambda name: (-sizes[name], name))
+    most = max(LISTED, *(len(axis.names) for axis in axes))
+    names, dropped = ranked[:most], ranked[most:]
+    known = dropped + sorted(others - set(ranked))
+    closed = all(axis.closed for axis in axes) and not unseen and len(known) <= KEPT
+    counts = [*(sizes[name] for name in names), rest + unseen + sum(sizes[name] for name in dropped), 0]
+    return CategoryAxis(tuple(names), tuple(known[:KEPT]), closed), np.array(counts, dtype=np.int64)
