@@ -19,7 +19,8 @@ class ExponentialSum:
     """Counts by bucket, mutable.
 
     Bucket i of a scale s holds the values in (2**(i / 2**s), 2**((i + 1) / 2**s)]; the zero bucket those of at most
-    `threshold` in size. `merge` coarsens both to one scale and threshold, so the order of merging does not matter.
+    `threshold` in size. `merge` coarsens both to one scale and threshold, so the order of merging does not matter (only a zero bucket that
+    widens may leave the scale coarser than another order would).
     `subtract` takes out what has been merged before.
     """
 
