@@ -97,20 +97,29 @@ def _number(reference: Reference, name: str) -> float:
 
 
 def join_numbers(pieces: Sequence[Piece], least: float, most: float) -> tuple[NumericAxis, Counts]:
-    """Common cells, chosen from the mixture of the pieces as cells are from a sample, and the counts in them.
+    """Common cells, chosen from the mixture of the pieces as cells are from a sample, and the counts in them."""
+    lower = np.concatenate([piece.lower for piece in pieces])
+    upper = np.concatenate([piece.upper for piece in pieces])
+    counts = np.concatenate([piece.counts for piece in pieces])
+    axis = fit_axis(np.sort(_spread(lower, upper, counts)), minimum=least, maximum=most)
+    return axis, count_into(axis, pieces)
 
-    Within a segment values are taken to be spread evenly; the cumulative counts at the new edges are rounded, so that
+
+def count_into(axis: NumericAxis, pieces: Sequence[Piece]) -> Counts:
+    """Counts of the pieces in the cells of an axis.
+
+    Within a segment values are taken to be spread evenly; the cumulative counts at the edges are rounded, so that
     none is lost.
     """
     lower = np.concatenate([piece.lower for piece in pieces])
     upper = np.concatenate([piece.upper for piece in pieces])
     counts = np.concatenate([piece.counts for piece in pieces])
-    axis = fit_axis(np.sort(_spread(lower, upper, counts)), minimum=least, maximum=most)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = (axis.edges[:, np.newaxis] - lower) / (upper - lower)
     inside = np.where(upper > lower, np.clip(share, 0.0, 1.0), axis.edges[:, np.newaxis] >= lower)
     below = np.rint(inside @ counts).astype(np.int64)
-    return axis, np.diff(below, prepend=0, append=counts.sum())
+    cells: Counts = np.diff(below, prepend=0, append=counts.sum())
+    return cells
 
 
 def _spread(lower: Floats, upper: Floats, counts: Counts) -> Floats:
