@@ -81,6 +81,27 @@ def column_names(X: Any) -> list[Any] | None:
     return list(labels) if labels is not None and hasattr(X, "__getitem__") else None
 
 
+def names_of(X: Any) -> list[str]:
+    """Names of the columns of rows of which nothing is known yet: their own, else x0, x1, ...
+
+    Raises:
+        UnreadableError: a generator or iterator (it is not touched), or something that has no columns.
+    """
+    if isinstance(X, Sequence) and not isinstance(X, (str, bytes)) and len(X) and isinstance(X[0], Mapping):
+        X = X[0]
+    if isinstance(X, Mapping):
+        return [name for name in X if isinstance(name, str)]
+    names = X.dtype.names if isinstance(X, np.ndarray) else column_names(X)
+    if names is not None:
+        return [name for name in names if isinstance(name, str)]
+    shape = getattr(X, "shape", None)
+    if isinstance(X, Sequence) and not isinstance(X, (str, bytes)) and len(X) and hasattr(X[0], "__len__"):
+        shape = (len(X), len(X[0]))
+    if shape is None or len(shape) != 2:
+        raise UnreadableError(f"no columns can be read from {type(X).__name__}")
+    return default_names(shape[1])
+
+
 def default_names(count: int) -> list[str]:
     """Names of columns that have none: x0, x1, ..."""
     return [f"x{i}" for i in range(count)]

@@ -172,6 +172,18 @@ METRIC_MLMON_RECORDER_ERRORS: Final = Metric(
     "{error}",
     "Errors inside the instrumentation, which the caller never sees, by exception type.",
 )
+METRIC_MLMON_RECORDER_EXTRA_COLUMNS: Final = Metric(
+    "mlmon.recorder.extra_columns",
+    "counter",
+    "{column}",
+    "Columns of the input that the profile does not know, over all batches.",
+)
+METRIC_MLMON_RECORDER_UNSENT: Final = Metric(
+    "mlmon.recorder.unsent",
+    "counter",
+    "{point}",
+    "Points given up because too many waited for a backend that was away; cumulative totals hold them all the same.",
+)
 METRIC_ML_FEATURE_DRIFT: Final = Metric(
     "ml.feature.drift",
     "gauge",

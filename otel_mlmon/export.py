@@ -1,0 +1,317 @@
+"""Counts out of the process: our own thread, a wrapper for the application's exporter, the profile as an event."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    ConsoleMetricExporter,
+    Metric,
+    MetricExporter,
+    MetricExportResult,
+    MetricsData,
+    ResourceMetrics,
+    ScopeMetrics,
+)
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from otel_mlmon import semconv
+from otel_mlmon.config import Settings
+from otel_mlmon.points import split_metrics
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.util.types import AnyValue
+
+    from otel_mlmon.profile.document import Profile
+
+logger = logging.getLogger(__name__)
+
+REQUEST_BYTES: Final = 3 << 20  # gRPC receives 4 MiB by default
+PART_BYTES: Final = 1 << 20
+PENDING_REQUESTS: Final = 64
+PROFILE_SECONDS: Final = 3600.0
+
+
+class Collectable(Protocol):
+    """What a monitor offers to those who export."""
+
+    @property
+    def resource(self) -> Resource: ...  # noqa: D102
+    @property
+    def scope(self) -> InstrumentationScope: ...  # noqa: D102
+    def collect(self, temporality: AggregationTemporality) -> list[Metric]: ...  # noqa: D102
+    def hand_over(self) -> None: ...  # noqa: D102
+
+
+def make_metric_exporter(settings: Settings) -> MetricExporter | None:
+    """The exporter that the environment asks for; None for none. Imported when used."""
+    if settings.disabled or not settings.exporters:
+        return None
+    if "otlp" not in settings.exporters:
+        return ConsoleMetricExporter()
+    if settings.protocol == "http/protobuf":
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
+
+        return HttpExporter()
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+
+    return OTLPMetricExporter()
+
+
+def make_log_exporter(settings: Settings) -> LogRecordExporter | None:
+    """An exporter for the profile event alone, never the application's log pipeline; where metrics go by OTLP."""
+    if settings.disabled or "otlp" not in settings.exporters:
+        return None
+    if settings.protocol == "http/protobuf":
+        from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpExporter
+
+        return HttpExporter()
+    from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+
+    return OTLPLogExporter()
+
+
+def suppress_instrumentation() -> AbstractContextManager[None]:
+    """Keep instrumented gRPC and HTTP clients from tracing our exports; without that package there are none."""
+    try:
+        from opentelemetry.instrumentation.utils import suppress_instrumentation as suppress
+    except ImportError:
+        return nullcontext()
+    return suppress()
+
+
+def profile_records(
+    profile: Profile, resource: Resource, scope: InstrumentationScope, now: int
+) -> list[ReadableLogRecord]:
+    """The profile event: the gzipped document in parts of at most PART_BYTES; `now` in ns since 1970."""
+    body = gzip.compress(profile.to_bytes(), mtime=0)
+    parts = [body[at : at + PART_BYTES] for at in range(0, len(body), PART_BYTES)]
+    records = []
+    for number, part in enumerate(parts, 1):
+        attributes: dict[str, AnyValue] = {
+            semconv.ML_MODEL_NAME: profile.model,
+            semconv.ML_MODEL_VERSION: profile.version,
+            semconv.ML_REFERENCE_HASH: profile.hash,
+            semconv.ML_REFERENCE_PART: number,
+            semconv.ML_REFERENCE_PARTS: len(parts),
+        }
+        record = LogRecord(
+            timestamp=now,
+            observed_timestamp=now,
+            severity_number=SeverityNumber.INFO,
+            body=part,
+            attributes=attributes,
+            event_name=semconv.EVENT_ML_REFERENCE_PROFILE,
+        )
+        records.append(ReadableLogRecord(record, resource, scope))
+    return records
+
+
+class Sender:
+    """Sends a monitor's counts and profile, and keeps what was not acknowledged. One call at a time.
+
+    A delta that was not acknowledged is sent again unchanged, before newer ones; beyond PENDING_REQUESTS the oldest is
+    given up and counted. A cumulative total is superseded by the next, so nothing is kept.
+    """
+
+    def __init__(
+        self,
+        monitor: Collectable,
+        profile: Profile | None,
+        *,
+        exporter: MetricExporter | None,
+        settings: Settings,
+        temporality: AggregationTemporality,
+        give_up: Callable[[int], None],
+    ) -> None:
+        self._monitor, self._profile, self._settings = monitor, profile, settings
+        self._given, self._temporality, self._give_up = exporter, temporality, give_up
+        self._handed_over = False
+        self._records: list[ReadableLogRecord] = []
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget connections, locks and what waits: for the child of a fork."""
+        self._lock = threading.Lock()
+        self._metrics: MetricExporter | None = self._given
+        self._logs: LogRecordExporter | None = None
+        self._pending: deque[tuple[list[Metric], InstrumentationScope]] = deque()
+        self._next_profile = 0.0
+
+    def hand_over(self) -> None:
+        """Somebody else collects the metrics from now on; the profile is still sent from here."""
+        self._handed_over = True
+
+    def send(self) -> bool:
+        """Send all that was recorded before the call; False where something was not acknowledged."""
+        with self._lock, suppress_instrumentation():
+            sent = self._send_profile()
+            return (self._handed_over or self._send_metrics()) and sent
+
+    def release(self, timeout: float) -> None:
+        """Close connections; they are opened again when needed. Gives up after `timeout` seconds of waiting."""
+        if not self._lock.acquire(timeout=timeout):
+            return
+        try:
+            for exporter in (None if self._given else self._metrics, self._logs):
+                if exporter is not None:
+                    exporter.shutdown()
+            self._metrics, self._logs = self._given, None
+        finally:
+            self._lock.release()
+
+    def _send_metrics(self) -> bool:
+        if self._metrics is None:
+            self._metrics = make_metric_exporter(self._settings)
+        if self._metrics is None:
+            return True
+        cumulative = self._temporality is AggregationTemporality.CUMULATIVE
+        if cumulative:
+            self._pending.clear()
+        for group in split_metrics(self._monitor.collect(self._temporality), REQUEST_BYTES):
+            self._pending.append((group, self._monitor.scope))
+        while len(self._pending) > PENDING_REQUESTS and not cumulative:
+            metrics, _ = self._pending.popleft()
+            self._give_up(sum(len(metric.data.data_points) for metric in metrics))
+        while self._pending:
+            metrics, scope = self._pending[0]
+            data = make_metrics_data(self._monitor.resource, scope, metrics)
+            if (
+                self._metrics.export(data, timeout_millis=self._settings.timeout * 1000)
+                is not MetricExportResult.SUCCESS
+            ):
+                return False
+            self._pending.popleft()
+        return True
+
+    def _send_profile(self) -> bool:
+        if self._profile is None or time.monotonic() < self._next_profile:
+            return True
+        if self._logs is None:
+            self._logs = make_log_exporter(self._settings) if self._given is None else None
+        if self._logs is None:
+            return True
+        if not self._records:
+            self._records = profile_records(self._profile, self._monitor.resource, self._monitor.scope, time.time_ns())
+        for record in self._records:  # one request each, so that none is too large
+            if self._logs.export([record]) is not LogRecordExportResult.SUCCESS:
+                return False
+        self._records = []
+        self._next_profile = time.monotonic() + PROFILE_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311 -- jitter
+        return True
+
+
+def make_metrics_data(resource: Resource, scope: InstrumentationScope, metrics: Sequence[Metric]) -> MetricsData:
+    """One request."""
+    return MetricsData([ResourceMetrics(resource, [ScopeMetrics(scope, metrics, "")], "")])
+
+
+class ExportThread:
+    """Counts full blocks when woken, sends every `interval` seconds. A daemon; started at the first row.
+
+    Args:
+        count: counts what waits.
+        send: sends what was counted.
+        interval: seconds.
+    """
+
+    def __init__(self, count: Callable[[], None], send: Callable[[], bool], interval: float) -> None:
+        self._count, self._send, self._interval = count, send, interval
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="otel-mlmon-export", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """A block is full."""
+        self._wake.set()
+
+    def stop(self, timeout: float) -> bool:
+        """Send what is left and end; False where that took longer than `timeout` seconds."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        due = time.monotonic() + self._interval
+        while not self._stopping:
+            self._wake.wait(max(due - time.monotonic(), 0.0))
+            self._wake.clear()
+            try:
+                self._count()
+                if time.monotonic() >= due and not self._stopping:
+                    due = time.monotonic() + self._interval
+                    self._send()
+            except Exception:
+                logger.exception("an export failed; the next is in %g s", self._interval)
+        try:
+            self._send()
+        except Exception:
+            logger.exception("the last export failed")
+
+
+class MonitoredExporter(MetricExporter):
+    """An exporter that appends the points of monitors to what the application's own reader exports.
+
+    Resource and connection are then the application's:
+
+        reader = PeriodicExportingMetricReader(MonitoredExporter(OTLPMetricExporter(), monitor))
+
+    Args:
+        exporter: that does the sending.
+        monitors: whose points are appended.
+        temporality: of these points.
+    """
+
+    def __init__(
+        self,
+        exporter: MetricExporter,
+        *monitors: Collectable,
+        temporality: AggregationTemporality = AggregationTemporality.CUMULATIVE,
+        **preferences: Any,
+    ) -> None:
+        super().__init__(**preferences)
+        self._exporter, self._monitors, self._temporality = exporter, monitors, temporality
+        self._pending: deque[MetricsData] = deque(maxlen=PENDING_REQUESTS)
+        for monitor in monitors:
+            monitor.hand_over()
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
+        """Export the application's metrics, then the monitors'."""
+        result = self._exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
+        resource = metrics_data.resource_metrics[0].resource if metrics_data.resource_metrics else None
+        if self._temporality is AggregationTemporality.CUMULATIVE:
+            self._pending.clear()
+        for monitor in self._monitors:
+            for group in split_metrics(monitor.collect(self._temporality), REQUEST_BYTES):
+                self._pending.append(make_metrics_data(resource or monitor.resource, monitor.scope, group))
+        while self._pending:
+            if self._exporter.export(self._pending[0], timeout_millis=timeout_millis) is not MetricExportResult.SUCCESS:
+                return MetricExportResult.FAILURE
+            self._pending.popleft()
+        return result
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        """Flush the exporter."""
+        return self._exporter.force_flush(timeout_millis)
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        """Shut the exporter down."""
+        self._exporter.shutdown(timeout_millis, **kwargs)
