@@ -47,8 +47,8 @@ def show_profile(profile: Profile, console: Console | None = None) -> None:
     for note in profile.notes:
         out.print(f"note: {escape(note)}", style="yellow")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("feature", overflow="fold")
-    table.add_column("type")
+    table.add_column("feature", no_wrap=True)
+    table.add_column("type", no_wrap=True)
     for name in ("count", "missing", "min", "median", "max"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("distribution", no_wrap=True, overflow="ellipsis")
@@ -82,7 +82,8 @@ def _name_categories(reference: Reference, axis: CategoryAxis) -> str:
         by_hour = dict(zip(axis.names, counts.tolist(), strict=False))
         return _draw(np.array([by_hour.get(str(hour), 0) for hour in range(24)], dtype=np.float64))
     first = [
-        f"{name} {format_share(count / total)}" for name, count in zip(axis.names[:3], counts.tolist(), strict=False)
+        f"{shorten(name)} {format_share(count / total)}"
+        for name, count in zip(axis.names[:3], counts.tolist(), strict=False)
     ]
     distinct = len(axis.names) + len(axis.others)
     more = f" of {distinct:,}{'' if axis.closed else ' or more'}" if distinct > 3 else ""
@@ -275,6 +276,12 @@ def _table_of(changes: list[Change]) -> Table:
 
 
 # ---------------------------------------------------------------- figures
+
+
+def shorten(name: str) -> str:
+    """A name that fits into a line of a table, without what would break the line."""
+    plain = name if name.isprintable() else repr(name)[1:-1]
+    return plain if len(plain) <= 16 else plain[:15] + "…"
 
 
 def format_number(number: float) -> str:
