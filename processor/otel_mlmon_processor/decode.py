@@ -110,6 +110,10 @@ _COUNTERS: Final = frozenset(
 )
 _LEVELS: Final = frozenset({semconv.METRIC_ML_INFERENCE_ACTIVE_CALLS.name})  # sums that may fall
 _GAUGES: Final = frozenset({semconv.METRIC_ML_MODEL_INFO.name})
+# Ours too, but the fold has no use for them: ages are told by the profile itself.
+_UNUSED: Final = frozenset(
+    metric.name for metric in (semconv.METRIC_ML_MODEL_AGE, semconv.METRIC_ML_REFERENCE_AGE, semconv.METRIC_ML_OUTCOME)
+)
 METRICS: Final = _HISTOGRAMS | _COUNTERS | _LEVELS | _GAUGES
 
 
@@ -207,7 +211,7 @@ def _read_metric(metric: Metric, points: list[Point], tally: _Tally, limits: Dec
     held = getattr(metric, data).data_points if data else ()
     tally.items += len(held)
     if metric.name not in METRICS:
-        tally.ignored[NOT_ML] += len(held)
+        tally.ignored["unused" if metric.name in _UNUSED else NOT_ML] += len(held)
         return
     try:
         read, temporality = _reader(metric, data)

@@ -17,6 +17,7 @@ MINUTE = 60 * 10**9
 EPOCH = 29_000_000  # a minute in 2025: times below are minutes after it
 DELTA, CUMULATIVE = 1, 2
 EDGES = (0.0, 1.0, 2.0)
+NONE: Mapping[str, str] = {}
 
 
 def at(minute: float) -> int:
@@ -98,7 +99,7 @@ class Sender:
         name: str = semconv.METRIC_ML_FEATURE_VALUE.name,
         temporality: int = DELTA,
         total: float | None = None,
-        **labels: str,
+        labels: Mapping[str, str] = NONE,
     ) -> Metric:
         """A histogram point over the minutes (start, end]."""
         metric = Metric(name=name)
@@ -121,7 +122,7 @@ class Sender:
         name: str = semconv.METRIC_ML_FEATURE_COUNT.name,
         temporality: int = DELTA,
         monotonic: bool = True,
-        **labels: str,
+        labels: Mapping[str, str] = NONE,
     ) -> Metric:
         """A counter's point over the minutes (start, end]."""
         metric = Metric(name=name)
@@ -132,8 +133,8 @@ class Sender:
         return metric
 
     def label(self, point, name: str, labels: Mapping[str, str]) -> None:
-        """Attributes of a point: the model's, and `labels` with double underscores for dots."""
-        given = dict(self.model) | {key.replace("__", "."): value for key, value in labels.items()}
+        """Attributes of a point: the model's, and `labels`."""
+        given = {**self.model, **labels}
         if name.startswith(semconv.METRIC_ML_FEATURE_VALUE.name.rpartition(".")[0]):
             given.setdefault(semconv.ML_FEATURE_NAME, "x")
         annotate(point.attributes, given)

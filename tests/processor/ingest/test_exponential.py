@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from otel_mlmon_processor.decode import decode_metrics
 from otel_mlmon_processor.exponential import ExponentialSum
 from otel_mlmon_processor.fold import Fold
@@ -125,15 +126,13 @@ def test_as_explicit_cells_every_value_lies_in_the_cell_that_counts_it(data, sca
 def test_through_the_fold_with_deltas_and_cumulative_points(otlp):
     """Values 1, 2, 4, 4 at scale 0: buckets (0.5, 1], (1, 2], (2, 4]."""
 
-    def request(sender, temporality, start, end, offset, counts, zero=0):
-        from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
-
+    def request(sender, temporality, start, end, /, counts, *, zero=0):
         metric = Metric(name=semconv.METRIC_ML_FEATURE_VALUE.name)
         metric.exponential_histogram.aggregation_temporality = temporality
         point = metric.exponential_histogram.data_points.add(
             start_time_unix_nano=otlp.at(start), time_unix_nano=otlp.at(end), scale=0, zero_count=zero
         )
-        point.positive.offset = offset
+        point.positive.offset = -1
         point.positive.bucket_counts.extend(counts)
         point.count = sum(counts) + zero
         sender.label(point, metric.name, {})
@@ -142,10 +141,10 @@ def test_through_the_fold_with_deltas_and_cumulative_points(otlp):
     fold = Fold()
     delta, cumulative = otlp.Sender("a", "i"), otlp.Sender("b", "j")
     for body in (
-        request(delta, otlp.DELTA, 0, 1, -1, [1, 1, 0]),
-        request(delta, otlp.DELTA, 1, 2, -1, [0, 0, 2], zero=1),
-        request(cumulative, otlp.CUMULATIVE, 0, 1, -1, [1]),
-        request(cumulative, otlp.CUMULATIVE, 0, 2, -1, [1, 1, 2], zero=1),
+        request(delta, otlp.DELTA, 0, 1, [1, 1, 0]),
+        request(delta, otlp.DELTA, 1, 2, [0, 0, 2], zero=1),
+        request(cumulative, otlp.CUMULATIVE, 0, 1, [1]),
+        request(cumulative, otlp.CUMULATIVE, 0, 2, [1, 1, 2], zero=1),
     ):
         fold.apply(otlp.at(2), decode_metrics(body))
         fold = Fold.load(fold.dump())
