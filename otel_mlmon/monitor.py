@@ -108,6 +108,7 @@ class Monitor:
         self._totals: Tallies = {}
         self._totals_start: int | None = None
         self._totals_end = 0
+        self._exports = 0
         self._operation_totals = OperationTotals()
         self._resource: Resource | None = None
         self.scope = InstrumentationScope(SCOPE, attributes={semconv.ML_PRODUCER_INCARNATION: os.urandom(8).hex()})
@@ -270,8 +271,11 @@ class Monitor:
             replayed = sorted((window, tallies) for window, tallies in windows.items() if window is not None)
             live = windows.get(None, {})
             if temporality is AggregationTemporality.DELTA:
+                # Receivers know a delta by its interval, so a window whose rows come in several exports must have a start
+                # of its own in each: the number of the export in nanoseconds later.
+                self._exports += 1
                 for (start, end), tallies in replayed:
-                    points.add_tallies(tallies, start, end)
+                    points.add_tallies(tallies, start + self._exports % (end - start), end)
                 points.add_tallies(live, self._collected, now)
                 points.add_operations(operations, self._collected, now)
             else:
