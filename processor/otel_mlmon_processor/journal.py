@@ -79,6 +79,11 @@ class Journal:
             self._lock.close()
             raise
 
+    @property
+    def synchronous(self) -> int:
+        """SQLite's synchronous setting: 2 is FULL."""
+        return int(self._database.execute("PRAGMA synchronous").fetchone()[0])
+
     def append(self, requests: Sequence[tuple[str, int, bytes]]) -> list[Entry]:
         """Write requests (signal, time of receipt, body) in one synced commit; the entries are durable on return.
 

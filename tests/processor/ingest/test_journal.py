@@ -1,0 +1,161 @@
+"""The journal: durable in order, replaced by a checkpoint in one step, clear about what it cannot use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from otel_mlmon_processor.journal import Journal, JournalError
+
+
+def entries(journal):
+    checkpoint, found = journal.recover()
+    return checkpoint, list(found)
+
+
+def test_entries_come_back_in_order_and_numbers_are_never_used_twice(tmp_path):
+    journal = Journal(tmp_path)
+    first = journal.append([("metrics", 10, b"one"), ("logs", 10, b"\x00two")])
+    second = journal.append([("metrics", 11, b"")])
+    journal.close()
+    journal = Journal(tmp_path)
+    checkpoint, found = entries(journal)
+    assert checkpoint is None
+    assert found == [*first, *second]
+    assert [(e.signal, e.received_ns, e.body) for e in found] == [
+        ("metrics", 10, b"one"),
+        ("logs", 10, b"\x00two"),
+        ("metrics", 11, b""),
+    ]
+    journal.checkpoint(found[-1].seq, 12, b"state")
+    journal.close()
+    journal = Journal(tmp_path)
+    checkpoint, found = entries(journal)
+    assert (checkpoint.created_ns, checkpoint.body, found) == (12, b"state", [])
+    (entry,) = journal.append([("metrics", 13, b"x")])
+    assert entry.seq > checkpoint.seq
+    journal.close()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.one_of(st.lists(st.binary(max_size=50), min_size=1, max_size=4), st.integers(0, 3)), max_size=8))
+def test_what_is_recovered_is_what_was_written_after_the_checkpoint(tmp_path_factory, steps):
+    directory = tmp_path_factory.mktemp("journal")
+    journal, written, state = Journal(directory), [], 0
+    for step in steps:
+        if isinstance(step, list):
+            written += journal.append([("metrics", 1, body) for body in step])
+        elif len(written) > step:  # a checkpoint that leaves the last `step` entries
+            state = max(state, written[len(written) - step - 1].seq)
+            journal.checkpoint(state, 1, b"state")
+        assert journal.entries == sum(entry.seq > state for entry in written)
+        assert journal.bytes == sum(len(entry.body) for entry in written if entry.seq > state)
+        if not isinstance(step, list):
+            journal.close()
+            journal = Journal(directory)
+    checkpoint, found = entries(journal)
+    assert (checkpoint.seq if checkpoint else 0) == state
+    assert found == [entry for entry in written if entry.seq > state]
+    journal.close()
+
+
+def test_every_commit_is_synced(tmp_path):
+    """strace is not everywhere; the settings that make SQLite sync are read back from the file and the connection."""
+    journal = Journal(tmp_path)
+    journal.append([("metrics", 1, b"x")])
+    with sqlite3.connect(journal.path) as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    other.close()
+    assert journal.synchronous == 2  # FULL
+    journal.close()
+
+
+def test_a_second_processor_on_the_directory_is_told_who_has_it(tmp_path):
+    journal = Journal(tmp_path)
+    script = f"from otel_mlmon_processor.journal import Journal; Journal({str(tmp_path)!r})"
+    other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert other.returncode
+    assert f"another processor (process {os.getpid()}) uses this directory" in other.stderr
+    journal.close()
+    Journal(tmp_path).close()
+
+
+@pytest.mark.parametrize(
+    ("statements", "message"),
+    [
+        (["PRAGMA user_version = 99"], "written by a newer version (format 99"),
+        (["PRAGMA application_id = 1"], "a database of something else"),
+        (["INSERT INTO journal VALUES (7, 'metrics', 1, 42, x'00')"], "entry 7 has codec 42"),
+        (["DROP TABLE journal"], "no such table"),
+    ],
+)
+def test_a_database_that_is_not_ours_to_read_is_refused(tmp_path, statements, message):
+    Journal(tmp_path).close()
+    database = sqlite3.connect(tmp_path / "mlmon.db")
+    for statement in statements:
+        database.execute(statement)
+    database.commit()
+    database.close()
+
+    def recover():
+        with contextlib.closing(Journal(tmp_path)) as journal:
+            entries(journal)
+
+    with pytest.raises(JournalError) as raised:
+        recover()
+    assert message in str(raised.value)
+    assert str(tmp_path) in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"this is no database at all" * 200, b"SQLite format 3\x00" + bytes(5000)])
+def test_a_damaged_file_is_called_damaged(tmp_path, content):
+    (tmp_path / "mlmon.db").write_bytes(content)
+    with pytest.raises(JournalError, match=r"damaged .*(restore a backup|move the file away)"):
+        Journal(tmp_path)
+
+
+def test_a_directory_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(JournalError, match="file/data: cannot be used as the data directory: Not a directory"):
+        Journal(tmp_path / "file" / "data")
+    (tmp_path / "mlmon.db").mkdir()
+    with pytest.raises(JournalError, match="cannot be written"):
+        Journal(tmp_path)
+
+
+def test_a_disk_that_is_full_loses_nothing_and_recovers(tmp_path):
+    """A limit on the size of files stands in for the disk: the system refuses the same writes."""
+    script = textwrap.dedent(
+        f"""
+        import resource, sys
+        from otel_mlmon_processor.journal import Journal, JournalError
+        journal = Journal({str(tmp_path)!r})
+        before = journal.append([("metrics", 1, b"kept")])
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+        failed = 0
+        for _ in range(3):
+            try:
+                journal.append([("metrics", 2, b"x" * 500_000)])
+            except JournalError:
+                failed += 1
+        small = journal.append([("metrics", 3, b"small")])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        after = journal.append([("metrics", 4, b"y" * 500_000)])
+        assert failed == 3, failed
+        assert [e.body[:5] for e in journal.recover()[1]] == [b"kept", b"small", b"yyyyy"]
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    journal = Journal(tmp_path)
+    assert [entry.body[:5] for entry in entries(journal)[1]] == [b"kept", b"small", b"yyyyy"]
+    journal.close()
