@@ -270,5 +270,6 @@ def count_column(column: Floats, axis: Axis) -> ColumnCounts:
         return ColumnCounts(axis.count(ordered), 0.0, np.inf, -np.inf, nan, inf)
     if not ordered.size:
         return ColumnCounts(np.zeros(axis.cells, dtype=np.int64), 0.0, np.inf, -np.inf, nan, inf)
-    total = float(ordered.sum())
+    with np.errstate(over="ignore", invalid="ignore"):  # a sum beyond the floats is infinite
+        total = float(ordered.sum())
     return ColumnCounts(axis.count_sorted(ordered), total, float(ordered[0]), float(ordered[-1]), nan, inf)

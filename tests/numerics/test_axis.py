@@ -1,6 +1,5 @@
 """Where a value is counted: against a specification of one value at a time, and the SDK's own aggregation."""
 
-import bisect
 from collections import Counter
 
 import numpy as np
@@ -192,10 +191,3 @@ class TestCategoryAxis:
     def test_names_are_distinct_and_not_reserved(self, names, others):
         with pytest.raises(ValueError, match="distinct"):
             CategoryAxis(names, others)
-
-
-def test_bisect_is_the_same_rule():
-    """The standard library's bisect_left, as a second specification of (lower, upper]."""
-    axis = NumericAxis(np.array([0.0, 1.0, 2.0]), 0, 2)
-    values = [-1.0, -0.0, 0.0, 0.5, 1.0, 1.0000000001, 2.0, 3.0]
-    assert axis.locate(values).tolist() == [bisect.bisect_left([0.0, 1.0, 2.0], v) for v in values]
