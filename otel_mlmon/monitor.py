@@ -271,8 +271,8 @@ class Monitor:
             replayed = sorted((window, tallies) for window, tallies in windows.items() if window is not None)
             live = windows.get(None, {})
             if temporality is AggregationTemporality.DELTA:
-                # Receivers know a delta by its interval, so a window whose rows come in several exports must have a start
-                # of its own in each: the number of the export in nanoseconds later.
+                # Receivers know a delta by its interval, so a window whose rows go out in several exports must have a
+                # start of its own in each: later by the number of the export, in nanoseconds.
                 self._exports += 1
                 for (start, end), tallies in replayed:
                     points.add_tallies(tallies, start + self._exports % (end - start), end)
