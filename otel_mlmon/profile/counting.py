@@ -42,7 +42,7 @@ class Tally:
         if column is None:
             self._invalid += Invalid(missing=rows)
             return
-        values, invalid = encode(self.variable, column, self.variable.origin or 0.0)
+        values, invalid = _encode(self.variable, column, self.variable.origin or 0.0)
         if self.variable.transform == "age" and self.variable.origin is None:
             values, invalid = _ages(values, invalid, column, time)
         self._invalid += invalid
@@ -71,6 +71,18 @@ class Tally:
         """What was counted."""
         histogram = Histogram(self.variable.axis, self._counts, self._invalid, sum_of(self._sums), self._min, self._max)
         return Reference(self.variable, histogram, bounded(self._m2), importance)
+
+
+def _encode(variable: Variable, column: Any, now: float) -> tuple[Floats, Invalid]:
+    """As `columns.encode`, faster for Arrow's columns."""
+    module = type(column).__module__.split(".")[0]
+    if module == "polars":
+        column = column.to_arrow()
+    if module in ("polars", "pyarrow"):
+        from otel_mlmon.profile.arrow import encode_arrow
+
+        return encode_arrow(variable, column, now)
+    return encode(variable, column, now)
 
 
 def _ages(values: Floats, invalid: Invalid, column: Any, time: Floats | None) -> tuple[Floats, Invalid]:

@@ -148,26 +148,22 @@ def _read_polars(series: Any) -> Physical:
     return _read_arrow(series.to_arrow())
 
 
-def _read_arrow(array: Any) -> Physical:
+def _read_arrow(column: Any) -> Physical:
     import pyarrow as pa
 
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-        if isinstance(array, pa.ChunkedArray):  # of no chunk in older versions
-            array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    from otel_mlmon.profile.arrow import flatten, is_text, objects_of, times_of
+
+    array = flatten(column)
     kind = array.type
-    if pa.types.is_dictionary(kind):
-        array = array.dictionary_decode()
-        kind = array.type
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
     if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        valid = array.is_valid().to_numpy(zero_copy_only=False)
         values = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         name: Kind = "boolean" if pa.types.is_boolean(kind) else "integer" if pa.types.is_integer(kind) else "float"
         return _settle(name, values, valid & ~np.isnan(values))
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        valid = array.is_valid().to_numpy(zero_copy_only=False)
-        naive = pa.timestamp("us" if pa.types.is_date(kind) else kind.unit)
-        return _read_numpy(array.cast(naive).to_numpy(zero_copy_only=False), valid)
+        return _read_numpy(times_of(array), valid)
+    if is_text(kind):
+        return _settle("string", objects_of(array), valid)
     return _read_objects(array.to_pylist())
 
 

@@ -1,0 +1,293 @@
+"""The document: exact, canonical, and refused with the field's name where it is broken. The peer is the JSON Schema."""
+
+import copy
+import json
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_mlmon.numerics.binning import CategoryAxis, NumericAxis
+from otel_mlmon.numerics.histogram import Histogram, Invalid
+from otel_mlmon.profile import Profile, ProfileError, Reference, Variable
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "profile.schema.json").read_text())
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+counts = st.integers(0, 2**40)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+names = texts.filter(lambda text: text not in ("", "_OTHER_", "_UNSEEN_"))
+invalids = st.builds(Invalid, counts, counts, counts, counts)
+
+
+@st.composite
+def numeric_references(draw, name):
+    edges = np.array(sorted(draw(st.sets(finite, min_size=1, max_size=8))))
+    low = draw(st.integers(0, edges.size - 1))
+    axis = NumericAxis(edges, low, draw(st.integers(low, edges.size - 1)))
+    cells = np.array(draw(st.lists(counts, min_size=axis.cells, max_size=axis.cells)))
+    least, most = sorted(draw(st.tuples(finite, finite)))
+    bounds = (least, most) if cells.any() else (np.inf, -np.inf)
+    histogram = Histogram(axis, cells, draw(invalids), draw(finite), *bounds)
+    variable = Variable(name, draw(texts), "feature", "float", "identity", axis, draw(st.none() | finite))
+    weight = draw(st.none() | st.floats(0, 1e300))
+    return Reference(variable, histogram, draw(st.floats(0, 1e300)), weight)
+
+
+@st.composite
+def category_references(draw, name):
+    every = draw(st.lists(names, unique=True, max_size=8))
+    cut = draw(st.integers(0, len(every)))
+    axis = CategoryAxis(tuple(every[:cut]), tuple(every[cut:]), draw(st.booleans()))
+    cells = np.array(draw(st.lists(counts, min_size=axis.cells, max_size=axis.cells)))
+    variable = Variable(name, name, "feature", "string", "identity", axis)
+    return Reference(variable, Histogram(axis, cells, draw(invalids)))
+
+
+@st.composite
+def profiles(draw):
+    columns = draw(st.lists(names, unique=True, max_size=4))
+    references = [draw(numeric_references(name) | category_references(name)) for name in columns]
+    return Profile(
+        model=draw(names),
+        version=draw(texts),
+        references=tuple(references),
+        rows=draw(counts),
+        created="2026-11-23T20:00:00Z",
+        model_hash=draw(texts),
+        framework=draw(texts),
+        trained=draw(texts),
+        packages=draw(st.dictionaries(texts, texts, max_size=3)),
+        notes=tuple(draw(st.lists(texts, max_size=3))),
+    )
+
+
+@given(profiles())
+@settings(max_examples=60, deadline=None)
+def test_a_document_gives_back_exactly_what_was_written_and_is_valid(profile):
+    data = profile.to_bytes()
+    again = Profile.from_bytes(data)
+    assert again == profile
+    assert again.to_bytes() == data
+    assert again.hash == profile.hash
+    VALIDATOR.validate(json.loads(data))
+
+
+@given(profiles())
+@settings(max_examples=20, deadline=None)
+def test_the_layout_does_not_matter(profile):
+    squeezed = json.dumps(json.loads(profile.to_bytes()), separators=(",", ":"), sort_keys=True).encode()
+    assert Profile.from_bytes(squeezed).to_bytes() == profile.to_bytes()
+
+
+def test_whole_numbers_may_be_written_without_a_point():
+    document = example()
+    document["references"][0]["histogram"]["sum"] = 6
+    left = Profile.from_bytes(json.dumps(document).encode())
+    document["references"][0]["histogram"]["sum"] = 6.0
+    assert left.hash == Profile.from_bytes(json.dumps(document).encode()).hash
+
+
+def test_the_document_can_be_read_and_compared_line_by_line():
+    lines = Profile.from_bytes(json.dumps(example()).encode()).to_bytes().decode().splitlines()
+    assert lines[:4] == ["{", ' "format": "otel-mlmon/profile",', ' "format_version": 1,', ' "model": "flights",']
+    assert '    "edges": [0.0, 1.0, 2.0, 3.0]' in lines
+    assert max(map(len, lines)) <= 130
+
+
+def example():
+    """A small valid document as plain JSON values."""
+    number = NumericAxis(np.array([0.0, 1.0, 2.0, 3.0]), 1, 2)
+    word = CategoryAxis(("UA", "AA"), ("DL",))
+    references = (
+        Reference(
+            Variable("x", "x", "feature", "float", "identity", number),
+            Histogram(number, np.array([0, 1, 2, 0, 0]), Invalid(missing=1), 4.5, 0.5, 2.0),
+            1.5,
+            0.25,
+        ),
+        Reference(Variable("c", "c", "feature", "string", "identity", word), Histogram(word, np.array([2, 1, 0, 1]))),
+    )
+    return json.loads(Profile("flights", "3", references, 4, "2026-11-23T20:00:00Z").to_bytes())
+
+
+BROKEN = [  # what is put where; None removes. The schema refuses these too.
+    ("format", "otel-mlmon/other"),
+    ("format", None),
+    ("format_version", 2),
+    ("format_version", "1"),
+    ("format_version", True),
+    ("format_version", None),
+    ("model", ""),
+    ("model", 3),
+    ("model", None),
+    ("version", None),
+    ("version", "v" * 1001),
+    ("rows", -1),
+    ("rows", 1.5),
+    ("rows", True),
+    ("rows", 2**53 + 1),
+    ("packages", []),
+    ("packages.numpy", 2),
+    ("notes", "none"),
+    ("notes[0]", 7),
+    ("surprise", 1),
+    ("references", {}),
+    ("references[0]", 1),
+    ("references[0].name", ""),
+    ("references[0].name", None),
+    ("references[0].role", "label"),
+    ("references[0].dtype", "complex"),
+    ("references[0].transform", ["age"]),
+    ("references[0].origin", "now"),
+    ("references[0].importance", -1.0),
+    ("references[0].extra", 0),
+    ("references[0].axis", None),
+    ("references[0].axis.kind", "circular"),
+    ("references[0].axis.edges", []),
+    ("references[0].axis.edges[1]", "1"),
+    ("references[0].axis.edges[1]", 10**400),
+    ("references[0].axis.low", -1),
+    ("references[0].axis.bins", 4),
+    ("references[0].histogram", []),
+    ("references[0].histogram.counts", {}),
+    ("references[0].histogram.counts[1]", -1),
+    ("references[0].histogram.counts[1]", 1.5),
+    ("references[0].histogram.invalid", None),
+    ("references[0].histogram.invalid.inf", None),
+    ("references[0].histogram.invalid.odd", 0),
+    ("references[0].histogram.sum", True),
+    ("references[0].histogram.sum", None),
+    ("references[0].histogram.m2", -0.5),
+    ("references[0].histogram.min", "low"),
+    ("references[1].axis.closed", 1),
+    ("references[1].axis.names", "UA"),
+    ("references[1].axis.names[0]", 1),
+    ("references[1].axis.names[0]", "_OTHER_"),
+    ("references[1].axis.names[1]", "UA"),
+]
+
+INCONSISTENT = [  # what a JSON Schema cannot say
+    ("references[0].axis.edges[1]", 0.0),
+    ("references[0].axis.low", 3),
+    ("references[0].axis.high", 4),
+    ("references[0].histogram.counts", [1, 2]),
+    ("references[0].histogram.min", 3.0),
+    ("references[0].histogram.max", "null"),
+    ("references[1].histogram.min", 1.0),
+    ("references[1].axis.others[0]", "UA"),
+    ("references[1].name", "x"),
+]
+
+
+def put(document, path, value):
+    """Set, add or (None) remove the field at a path like a.b[0]."""
+    *steps, last = path.replace("[", ".[").split(".")
+    place = document
+    for step in steps:
+        place = place[int(step[1:-1])] if step.startswith("[") else place[step]
+    key = int(last[1:-1]) if last.startswith("[") else last
+    if isinstance(key, int) and key == len(place):
+        place.append(value)
+    elif value is None:
+        del place[key]
+    else:
+        place[key] = None if value == "null" else value
+
+
+@pytest.mark.parametrize(("path", "value"), BROKEN, ids=lambda part: str(part)[:40])
+def test_a_broken_document_is_refused_by_us_and_by_the_schema(path, value):
+    document = copy.deepcopy(example())
+    VALIDATOR.validate(document)
+    put(document, path, value)
+    with pytest.raises(ProfileError) as refused:
+        Profile.from_bytes(json.dumps(document).encode())
+    named = path.split("[")[0] if path.startswith("references[1].axis.names") else path
+    assert named in str(refused.value)
+    if "10000000" not in str(value):  # schema libraries compare huge integers as they are
+        assert not VALIDATOR.is_valid(document)
+
+
+@pytest.mark.parametrize(("path", "value"), INCONSISTENT, ids=lambda part: str(part)[:40])
+def test_an_inconsistent_document_is_refused(path, value):
+    document = copy.deepcopy(example())
+    put(document, path, value)
+    with pytest.raises(ProfileError, match=r"references\[\d\]\.(axis|histogram|name)"):
+        Profile.from_bytes(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "not JSON"),
+        (b"PAR1", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[]", '"format"'),
+        (b"null", '"format"'),
+        (b'{"format": "otel-mlmon/profile", "format": 1}', "'format' occurs twice"),
+        (b'{"format": "otel-mlmon/profile", "format_version": 1, "rows": NaN}', "NaN"),
+        (b"[" * 100_000, "not JSON"),
+        (b" " * ((64 << 20) + 1), "at most"),
+    ],
+)
+def test_foreign_bytes_are_refused(data, message):
+    with pytest.raises(ProfileError, match=message):
+        Profile.from_bytes(data)
+
+
+def test_a_newer_version_says_so():
+    document = {**example(), "format_version": 2}
+    with pytest.raises(ProfileError, match=r"format_version: must be 1, got 2; it was written by a newer otel-mlmon"):
+        Profile.from_bytes(json.dumps(document).encode())
+
+
+def test_lone_surrogates_are_refused():
+    document = example()
+    document["references"][1]["axis"]["names"][0] = "\ud800"
+    with pytest.raises(ProfileError, match=r"names\[0\]: must be valid Unicode"):
+        Profile.from_bytes(json.dumps(document).encode())
+
+
+def test_saving_replaces_the_file_whole_and_honours_the_umask(tmp_path):
+    profile = Profile.from_bytes(json.dumps(example()).encode())
+    path = tmp_path / "m.profile.json"
+    path.write_text("old")
+    mask = os.umask(0o027)
+    try:
+        profile.save(path)
+    finally:
+        os.umask(mask)
+    assert Profile.load(str(path)) == profile
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert [file.name for file in tmp_path.iterdir()] == ["m.profile.json"]
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "m.profile.json"
+    path.write_text("old")
+    profile = Profile.from_bytes(json.dumps(example()).encode())
+    with pytest.raises(UnicodeEncodeError):
+        replace(profile, model="\ud800").save(path)
+    assert path.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_broken_file_is_named(tmp_path):
+    path = tmp_path / "broken.json"
+    path.write_text("{")
+    with pytest.raises(ProfileError, match=r"broken\.json: not a profile"):
+        Profile.load(path)
+
+
+def test_the_hash_is_of_the_content():
+    profile = Profile.from_bytes(json.dumps(example()).encode())
+    assert len(profile.hash) == 16
+    assert int(profile.hash, 16) >= 0
+    assert replace(profile, version="4").hash != profile.hash
