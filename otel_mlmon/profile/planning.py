@@ -72,10 +72,12 @@ class Scan:
 
 
 def _widen(bounds: tuple[float, float], values: NDArray[np.float64]) -> tuple[float, float]:
-    finite = values if values.size and np.isfinite(values.sum()) else values[np.isfinite(values)]
-    if not finite.size:
+    if not values.size:
         return bounds
-    return min(bounds[0], float(finite.min())), max(bounds[1], float(finite.max()))
+    least, most = float(values.min()), float(values.max())
+    if np.isfinite(least) and np.isfinite(most):
+        return min(bounds[0], least), max(bounds[1], most)
+    return _widen(bounds, values[np.isfinite(values)])
 
 
 def name_of(kind: str, value: Any) -> str | None:

@@ -64,13 +64,18 @@ class Selection:
         missing, start = asked, 0
         for chunk in source.open():
             missing = missing - chunk.columns.keys()
+            self._check_lengths(start + chunk.rows, np.inf)
             yield self._sort(chunk, start)
             start += chunk.rows
         if missing:
             raise SourceError(f"no column {', '.join(map(repr, sorted(missing)))} in the data")
+        self._check_lengths(start, start)
+
+    def _check_lengths(self, least: int, most: float) -> None:
         for role, column in self.given.items():
-            if length_of(column) != start:
-                raise SourceError(f"predictions ({role}): {length_of(column)} for {start} rows of data")
+            if not least <= length_of(column) <= most:
+                rows = f"{least}" if least == most else f"more than {length_of(column)}"
+                raise SourceError(f"predictions ({role}): {length_of(column)} for {rows} rows of data")
 
     def _sort(self, chunk: Chunk, start: int) -> Block:
         columns = chunk.columns
