@@ -15,8 +15,9 @@ GROUP: Final = "otel_mlmon.commands"
 SUMMARIES: Final = {
     "profile": "build, show, merge and compare profiles of training data",
     "processor": "receive OTLP, compare models with their profiles, expose the verdict to Prometheus",
+    "status": "show models, what has changed, and by how much",
 }
-EXTRAS: Final = ("profile", "processor")
+EXTRAS: Final = {"profile": "profile", "processor": "processor", "status": "processor"}
 
 
 class CommandError(Exception):
@@ -74,7 +75,7 @@ def _run(entry: EntryPoint, arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("otel_mlmon"):
             raise
-        extra = entry.name if entry.name in EXTRAS else "all"
+        extra = EXTRAS.get(entry.name, "all")
         return _fail(entry.name, f"needs {error.name}, which is not installed: pip install 'otel-mlmon[{extra}]'")
     except BrokenPipeError:  # whoever read our output, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

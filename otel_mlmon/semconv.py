@@ -208,6 +208,12 @@ METRIC_ML_DRIFT_ALARM: Final = Metric(
     "{alarm}",
     "1 while the feature or prediction has changed, 0 while it has not; absent while there is too little data to say.",
 )
+METRIC_ML_DRIFT_TOLERANCE: Final = Metric(
+    "ml.drift.tolerance",
+    "gauge",
+    "{distance}",
+    "The smallest effect D that is said to be a change.",
+)
 METRIC_ML_DRIFT_INSUFFICIENT: Final = Metric(
     "ml.drift.insufficient",
     "gauge",
@@ -347,6 +353,7 @@ class DriftMeasure:
     JS: Final = "js"
     KS: Final = "ks"
     WASSERSTEIN: Final = "wasserstein"
+    MEAN_SHIFT: Final = "mean_shift"
     HELLINGER: Final = "hellinger"
     CHI2: Final = "chi2"
     LINF: Final = "linf"

@@ -1,0 +1,143 @@
+"""The composition root: which stage hands what to which.
+
+receiver -> ingest (journal, fold) -> views -> evaluate -> snapshot -> /metrics
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+
+from prometheus_client import CollectorRegistry
+
+from otel_mlmon_processor.config import ALWAYS, Config
+from otel_mlmon_processor.evaluate import evaluate_model
+from otel_mlmon_processor.exporters.prometheus import SnapshotCollector
+from otel_mlmon_processor.fold import FoldCounters
+from otel_mlmon_processor.fold_settings import FoldSettings
+from otel_mlmon_processor.http import HttpServer, make_application
+from otel_mlmon_processor.ingest import Ingest, IngestCounters
+from otel_mlmon_processor.receiver import Receiver, build_server
+from otel_mlmon_processor.references import References
+from otel_mlmon_processor.snapshot import ModelState, Snapshot
+from otel_mlmon_processor.windows import ModelKey
+
+_LOG = logging.getLogger(__name__)
+_NOTHING = IngestCounters({}, {}, {}, 0, 0, FoldCounters(0, 0, 0, {}, 0, 0, 0), 0)
+
+
+class Processor:
+    """A running processor.
+
+    Args:
+        config: its settings.
+
+    Raises:
+        OSError: an address cannot be bound.
+        JournalError, FormatError: the data directory cannot be used.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._snapshot = Snapshot()
+        self._ingest: Ingest | None = None
+        self._receiver: Receiver | None = None
+        self._references = References(config.profiles)
+        self._measures = ALWAYS | set(config.show.measures)
+        self._stop = threading.Event()
+        self._said: dict[ModelKey, tuple[str, ...]] = {}
+        registry = CollectorRegistry()
+        registry.register(
+            SnapshotCollector(lambda: self._snapshot, self._counters, time.time, distribution=config.show.distribution)
+        )
+        self._http = HttpServer(make_application(registry, lambda: self._receiver is not None), config.http)
+        self._evaluator = threading.Thread(target=self._evaluate_always, name="mlmon-evaluate", daemon=True)
+
+    def start(self) -> None:
+        """Recover, listen, evaluate."""
+        config = self._config
+        self._http.start()
+        try:
+            settings = FoldSettings(
+                window=config.window.size,
+                display=config.window.display,
+                idle_timeout=config.window.idle,
+                ahead=config.window.ahead,
+                retire=config.retire,
+            )
+            self._ingest = Ingest(config.data, settings)
+            receiver = build_server(self._ingest, config.listen)
+        except BaseException:
+            if self._ingest is not None:
+                self._ingest.close()
+            self._http.stop(1.0)
+            raise
+        self._evaluate()
+        receiver.start()
+        self._receiver = receiver
+        self._evaluator.start()
+        _LOG.info(
+            "listening: OTLP over gRPC on %s, http://%s/metrics; data in %s",
+            _with_port(config.listen, receiver.port),
+            _with_port(config.http, self._http.port),
+            config.data,
+        )
+
+    def stop(self) -> None:
+        """Acknowledge what was accepted, refuse what comes, write a checkpoint, end."""
+        if self._receiver is not None:
+            self._receiver.stop(self._config.shutdown).wait(self._config.shutdown + 1)
+        self._stop.set()
+        if self._evaluator.is_alive():
+            self._evaluator.join(self._config.shutdown)
+        if self._ingest is not None:
+            self._ingest.close()
+        self._http.stop(self._config.shutdown)
+        _LOG.info("stopped; everything acknowledged is in %s", self._config.data)
+
+    def _counters(self) -> IngestCounters:
+        return self._ingest.counters() if self._ingest is not None else _NOTHING
+
+    def _evaluate_always(self) -> None:
+        while not self._stop.wait(self._config.evaluate.interval):
+            try:
+                self._evaluate()
+            except Exception:
+                _LOG.exception("an evaluation failed; the last one stays")
+
+    def _evaluate(self) -> None:
+        if self._ingest is None:
+            return
+        began = time.perf_counter()
+        self._references.refresh()
+        sent = self._ingest.profiles()
+        tolerance = self._config.evaluate.tolerance
+        models = []
+        for view in self._ingest.views():
+            profile = self._references.choose(view.key, view.reference_hash, sent)
+            models.append(evaluate_model(view, profile, tolerance=tolerance, measures=self._measures))
+        self._snapshot = Snapshot(tuple(models), time.perf_counter() - began, self._references.conflicts)
+        for model in models:
+            self._say(model)
+
+    def _say(self, model: ModelState) -> None:
+        """One line for each model that is new, and for each change of what is wrong with it."""
+        key = model.view.key
+        name = f"{key.model} {key.version}".strip()
+        if key not in self._said:
+            _LOG.info("model seen: %s of %s%s", name, key.service, "" if model.profile else ", without a profile yet")
+        before, after = self._said.get(key, ()), tuple(f"{f.label} ({f.kind})" for f in model.findings)
+        raised, cleared = Counter(after) - Counter(before), Counter(before) - Counter(after)
+        if raised:
+            _LOG.warning(
+                "changed: %s: %s", name, "; ".join(str(f) for f in model.findings if f"{f.label} ({f.kind})" in raised)
+            )
+        if cleared:
+            _LOG.info("as before again: %s: %s", name, ", ".join(cleared))
+        self._said[key] = after
+
+
+def _with_port(address: str, port: int) -> str:
+    return f"{address.rpartition(':')[0]}:{port}"

@@ -1,0 +1,53 @@
+"""The commands `otel-mlmon processor` and `otel-mlmon status`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from otel_mlmon.cli import Command, CommandError
+from otel_mlmon_processor.config import ConfigError, read_config
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `processor`."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings (YAML); flags go before it")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="OTLP over gRPC (127.0.0.1:4317; port 0: a free one)")
+    parser.add_argument("--http", metavar="HOST:PORT", help="/metrics, /healthz, /readyz (127.0.0.1:9464)")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="what must not be lost (mlmon-data)")
+    parser.add_argument("--profiles", type=Path, metavar="DIR", help="profiles that go before those that models send")
+    parser.add_argument("--check", action="store_true", help="check the settings and end")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the processor until SIGTERM or SIGINT."""
+    try:
+        config = read_config(args.config, listen=args.listen, http=args.http, data=args.data, profiles=args.profiles)
+    except ConfigError as error:
+        raise CommandError(str(error)) from None
+    if args.check:
+        print("the settings are right")
+        return 0
+    from otel_mlmon_processor.app import Processor
+    from otel_mlmon_processor.fold import FormatError
+    from otel_mlmon_processor.journal import JournalError
+
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    try:
+        processor = Processor(config)
+        processor.start()
+    except (JournalError, FormatError) as error:
+        raise CommandError(str(error)) from None
+    ended.wait()
+    processor.stop()
+    return 0
+
+
+COMMAND = Command("receive OTLP, compare models with their profiles, expose the verdict to Prometheus", configure, run)

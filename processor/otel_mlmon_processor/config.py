@@ -1,0 +1,161 @@
+"""Settings of the processor: one YAML file, checked at start; every error names its key and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from otel_mlmon.numerics.measures import MEASURES
+from otel_mlmon.semconv import DriftMeasure
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_LOOPBACK: Final = ("127.", "localhost", "[::1]", "::1")
+# What the verdict and the reading of it rest on.
+ALWAYS: Final = frozenset(
+    {DriftMeasure.PSI, DriftMeasure.PSI_CORRECTED, DriftMeasure.WASSERSTEIN, DriftMeasure.EFFECT_LOWER}
+)
+SWITCHABLE: Final = frozenset({*MEASURES, DriftMeasure.MEAN_SHIFT}) - ALWAYS
+
+
+class ConfigError(ValueError):
+    """The file or a flag cannot be used; the message names the key."""
+
+
+def read_duration(value: Any) -> Any:
+    """Seconds of "90s", "5m", "1h", "7d" or of a number."""
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value.strip())
+        if match is None:
+            raise ValueError('a duration is a number with ms, s, m, h or d, such as "90s" or "7d"')
+        return float(match[1]) * _UNITS[match[2]]
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(read_duration), Field(gt=0)]
+Address = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$")]
+
+
+class Section(BaseModel):
+    """Part of the file; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WindowSection(Section):
+    """How event time is cut.
+
+    size: of a window. display: length of the sliding window that is shown and decided on, a whole number of windows.
+    idle: a replica silent for so long no longer holds the window back. ahead: points further in the future open none.
+    """
+
+    size: Duration = 60.0
+    display: Duration = 3600.0
+    idle: Duration = 300.0
+    ahead: Duration = 300.0
+
+    @model_validator(mode="after")
+    def _whole(self) -> WindowSection:
+        if abs(self.display / self.size - round(self.display / self.size)) > 1e-9:
+            raise ValueError("display must be a whole number of windows of `size`")
+        return self
+
+
+class EvaluateSection(Section):
+    """interval: between evaluations. tolerance: the smallest change worth hearing of, in units of the effect D."""
+
+    interval: Duration = 10.0
+    tolerance: Annotated[float, Field(gt=0)] = 0.005
+
+
+class ShowSection(Section):
+    """What is exposed beside what the verdict rests on. measures: further ones. distribution: coarse histograms."""
+
+    measures: tuple[str, ...] = tuple(sorted(SWITCHABLE))
+    distribution: bool = True
+
+    @model_validator(mode="after")
+    def _known(self) -> ShowSection:
+        unknown = set(self.measures) - SWITCHABLE - ALWAYS
+        if unknown:
+            raise ValueError(f"unknown measures {sorted(unknown)}; there are {', '.join(sorted(SWITCHABLE))}")
+        return self
+
+
+class Config(Section):
+    """The file.
+
+    listen: OTLP over gRPC. http: /metrics, /healthz, /readyz. data: directory of what must not be lost.
+    profiles: folder of profiles, which go before those that models send. retire: a model silent for so long is
+    forgotten. shutdown: grace for requests that run. insecure: listen on other than loopback addresses in plain text.
+    """
+
+    listen: Address = "127.0.0.1:4317"
+    http: Address = "127.0.0.1:9464"
+    data: Path = Path("mlmon-data")
+    profiles: Path | None = None
+    window: WindowSection = WindowSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    show: ShowSection = ShowSection()
+    retire: Duration = 86_400.0
+    shutdown: Duration = 10.0
+    insecure: bool = False
+
+    @model_validator(mode="after")
+    def _loopback(self) -> Config:
+        for key in ("listen", "http"):
+            address: str = getattr(self, key)
+            if not self.insecure and not address.startswith(_LOOPBACK):
+                raise ValueError(
+                    f"{key} is {address}, which others can reach, in plain text and without a password; "
+                    "put `insecure: true` where the network is yours alone"
+                )
+        return self
+
+
+def read_config(path: Path | None, **flags: Any) -> Config:
+    """The settings of a file, with flags (those not None) over them.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is not allowed.
+    """
+    values: Any = {}
+    if path is not None:
+        try:
+            values = yaml.safe_load(path.read_text()) or {}
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: {error}") from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: keys and values are expected, got {type(values).__name__}")
+    values.update({key: value for key, value in flags.items() if value is not None})
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        where = f"{path}: " if path is not None else ""
+        raise ConfigError(where + "; ".join(_explain(error))) from None
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        key = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            known = _keys(problem["loc"][:-1])
+            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            yield f"{key}: no such key; {hint}"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            yield f"{key}: {message}, got {problem['input']!r}" if key else message
+
+
+def _keys(path: tuple[int | str, ...]) -> list[str]:
+    section: Any = Config
+    for part in path:
+        section = section.model_fields[str(part)].annotation
+    return list(section.model_fields)

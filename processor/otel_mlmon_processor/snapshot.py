@@ -1,0 +1,58 @@
+"""What an evaluation found, frozen: what the exporters show. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from otel_mlmon.profile.document import Profile
+from otel_mlmon_processor.core.quality import Rate
+from otel_mlmon_processor.core.verdict import Finding, ReplicaEffect
+from otel_mlmon_processor.windows import ModelView, VariableKey
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VariableState:
+    """One variable of a model over the sliding window.
+
+    Args:
+        measures: by drift measure; empty where there is no reference or nothing to compare.
+        sufficient: whether there are enough values to decide; None where there is no reference.
+        alarm: whether it has changed; None where nothing is decided.
+        quality: by quality measure.
+        distribution: upper bound and cumulative share of the coarse cells; empty for categories.
+        replicas: while there is an alarm, those that differ most from the others.
+    """
+
+    measures: Mapping[str, float]
+    sufficient: bool | None
+    alarm: bool | None
+    quality: Mapping[str, Rate]
+    distribution: tuple[tuple[float, float], ...]
+    replicas: tuple[ReplicaEffect, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelState:
+    """One model: its counts, what was measured, what was found."""
+
+    view: ModelView
+    profile: Profile | None
+    variables: Mapping[VariableKey, VariableState]
+    findings: tuple[Finding, ...]
+    tolerance: float
+    sentence: str
+
+    @property
+    def rows(self) -> int:
+        """Rows in the sliding window, as seen by its fullest variable."""
+        return max((counts.seen for counts in self.view.window.values()), default=0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """All models at one moment."""
+
+    models: tuple[ModelState, ...] = ()
+    seconds: float = 0.0  # that the evaluation took
+    conflicts: int = 0  # between profiles of the folder

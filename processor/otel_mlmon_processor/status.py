@@ -1,0 +1,196 @@
+"""The command `otel-mlmon status`: what /metrics says, as tables for people."""
+
+from __future__ import annotations
+
+import argparse
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Final
+from urllib.error import URLError
+
+from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from otel_mlmon import semconv
+from otel_mlmon.cli import Command, CommandError
+from otel_mlmon.semconv import DriftMeasure
+from otel_mlmon_processor.core.quality import make_rate
+from otel_mlmon_processor.core.verdict import (
+    Finding,
+    ReplicaEffect,
+    Shift,
+    find_quality,
+    find_replicas,
+    rank,
+    say_model,
+    say_shift,
+)
+from otel_mlmon_processor.exporters.prometheus import label, prometheus_name
+
+URL: Final = "http://127.0.0.1:9464/metrics"
+SECONDS: Final = 2.0
+
+Model = tuple[str, ...]  # service namespace, service, environment, model, version
+Variable = tuple[str, str]  # role, name
+
+
+@dataclass(slots=True)
+class Seen:
+    """What /metrics says of a model."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    alarms: dict[Variable, float] = field(default_factory=dict)
+    insufficient: set[Variable] = field(default_factory=set)
+    drift: dict[Variable, dict[str, float]] = field(default_factory=dict)
+    quality: dict[Variable, dict[str, float]] = field(default_factory=dict)
+    change: dict[Variable, dict[str, float]] = field(default_factory=dict)
+    replicas: dict[Variable, dict[str, float]] = field(default_factory=dict)
+
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong, ranked as the processor does."""
+        found: list[Finding] = []
+        for (role, name), alarm in self.alarms.items():
+            if alarm:
+                found += self._find(role, name)
+        return rank(found)
+
+    def _find(self, role: str, name: str) -> Iterator[Finding]:
+        variable = (role, name)
+        tolerance = self.values.get(semconv.METRIC_ML_DRIFT_TOLERANCE.name, 0.0)
+        seen = round(self.values.get(semconv.METRIC_ML_WINDOW_ROWS.name, 0.0))
+        changes = self.change.get(variable, {})
+        rates = {}
+        for measure, rate in self.quality.get(variable, {}).items():
+            before = max(rate - changes.get(measure, 0.0), 0.0)
+            rates[measure] = make_rate(round(rate * seen), seen, before)
+        drift = self.drift.get(variable, {})
+        yield from find_quality(role, name, rates, tolerance)
+        shift = Shift(mean=drift.get(DriftMeasure.MEAN_SHIFT))
+        apart = [ReplicaEffect(r, lower, shift) for r, lower in self.replicas.get(variable, {}).items()]
+        yield from find_replicas(role, name, sorted(apart, key=lambda r: -r.lower), tolerance)
+        lower = drift.get(DriftMeasure.EFFECT_LOWER, 0.0)
+        if lower > tolerance:
+            yield Finding(role, name, "drift", lower, say_shift(shift))
+
+
+def read_models(text: str) -> dict[Model, Seen]:
+    """Models of an exposition in the text format."""
+    models: dict[Model, Seen] = {}
+    gauges = {
+        prometheus_name(metric): metric.name
+        for metric in (
+            semconv.METRIC_ML_WINDOW_END,
+            semconv.METRIC_ML_WINDOW_ROWS,
+            semconv.METRIC_ML_DRIFT_TOLERANCE,
+            semconv.METRIC_ML_MODEL_REPLICAS,
+            semconv.METRIC_MLMON_PROCESSOR_LAG,
+        )
+    }
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = sample.labels
+            if label(semconv.ML_MODEL_NAME) not in labels:
+                continue
+            names = ("service_namespace", "service_name", "deployment_environment_name")
+            parts = (*names, label(semconv.ML_MODEL_NAME), label(semconv.ML_MODEL_VERSION))
+            seen = models.setdefault(tuple(labels.get(part, "") for part in parts), Seen())
+            if family.name in gauges:
+                seen.values[gauges[family.name]] = sample.value
+            else:
+                _read_variable(seen, family.name, labels, sample.value)
+    return models
+
+
+def _read_variable(seen: Seen, family: str, labels: Mapping[str, str], value: float) -> None:
+    feature = labels.get(label(semconv.ML_FEATURE_NAME), "")
+    variable = ("feature", feature) if feature else (labels.get(label(semconv.ML_PREDICTION_SIGNAL), ""), "")
+    measure = labels.get(label(semconv.ML_DRIFT_MEASURE), "") or labels.get(label(semconv.ML_QUALITY_MEASURE), "")
+    if family == prometheus_name(semconv.METRIC_ML_DRIFT_ALARM):
+        seen.alarms[variable] = value
+    elif family == prometheus_name(semconv.METRIC_ML_DRIFT_INSUFFICIENT):
+        seen.insufficient.add(variable)
+    elif family == prometheus_name(semconv.METRIC_ML_DRIFT_REPLICA):
+        seen.replicas.setdefault(variable, {})[labels.get("service_instance_id", "")] = value
+    else:
+        groups = {
+            prometheus_name(semconv.METRIC_ML_FEATURE_DRIFT): seen.drift,
+            prometheus_name(semconv.METRIC_ML_PREDICTION_DRIFT): seen.drift,
+            prometheus_name(semconv.METRIC_ML_FEATURE_QUALITY): seen.quality,
+            prometheus_name(semconv.METRIC_ML_FEATURE_QUALITY_CHANGE): seen.change,
+        }
+        if family in groups:
+            groups[family].setdefault(variable, {})[measure] = value
+
+
+def render(models: Mapping[Model, Seen]) -> RenderableType:
+    """A table of the models, and one for each of what is wrong."""
+    table = Table("model", "version", "service", "replicas", "rows", "window until", "what has changed")
+    details: list[RenderableType] = []
+    for (_, service, _, name, version), seen in sorted(models.items()):
+        findings = seen.findings()
+        value = seen.values
+        end = value.get(semconv.METRIC_ML_WINDOW_END.name)
+        until = datetime.fromtimestamp(end, timezone.utc).strftime("%Y-%m-%d %H:%M") if end else "-"
+        count = (
+            f"{value.get(metric.name, 0):.0f}"
+            for metric in (semconv.METRIC_ML_MODEL_REPLICAS, semconv.METRIC_ML_WINDOW_ROWS)
+        )
+        said = (
+            say_model(findings, bool(seen.alarms)) if seen.alarms or seen.insufficient else "no reference: counts only"
+        )
+        colour = "red" if findings else "green" if seen.alarms else "yellow"
+        table.add_row(*map(escape, (name, version, service, *count, until)), f"[{colour}]{escape(said)}[/]")
+        if findings:
+            inner = Table(
+                "feature or output", "what", "at least (D)", title=escape(f"{name} {version}"), title_justify="left"
+            )
+            for finding in findings:
+                inner.add_row(escape(finding.label), escape(finding.text), f"{finding.size:.3g}")
+            details.append(inner)
+    if not models:
+        return "no model has sent anything yet"
+    return Group(table, *details)
+
+
+def fetch(url: str) -> str:
+    """The exposition at a URL.
+
+    Raises:
+        CommandError: it cannot be had.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise CommandError(f"{url} is no http:// address")
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310 -- http only, checked above
+            text: str = response.read().decode()
+    except (URLError, OSError) as error:
+        raise CommandError(f"{url} does not answer ({error}); is the processor running there?") from None
+    return text
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `status`."""
+    parser.add_argument("--url", default=URL, help=f"of the processor's metrics ({URL})")
+    parser.add_argument("--watch", action="store_true", help=f"show it again every {SECONDS:g} s, until Ctrl-C")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show it; exit status 1 where something has changed."""
+    console = Console()
+    models = read_models(fetch(args.url))
+    if not args.watch:
+        console.print(render(models))
+        return 1 if any(seen.findings() for seen in models.values()) else 0
+    with Live(render(models), console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(SECONDS)
+            live.update(render(read_models(fetch(args.url))), refresh=True)
+
+
+COMMAND = Command("show models, what has changed, and by how much", configure, run)
