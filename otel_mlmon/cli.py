@@ -90,7 +90,3 @@ def _run(entry: EntryPoint, arguments: Sequence[str]) -> int:
 def _fail(command: str, message: str) -> int:
     print(f"otel-mlmon {command}: {' '.join(message.split())}", file=sys.stderr)
     return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

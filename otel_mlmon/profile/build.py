@@ -19,6 +19,7 @@ from otel_mlmon.profile.sampling import SEED, Sample
 from otel_mlmon.profile.sources import Source, SourceError, open_source
 
 CATEGORIES: Final = 50
+MOST_CATEGORIES: Final = 1_000
 PACKAGES: Final = {  # modules whose version is noted where they are imported, with the names they are installed by
     "catboost": "catboost",
     "keras": "keras",
@@ -167,6 +168,8 @@ def _decide(
     notify: Notify,
 ) -> Plan:
     """Sample and scan the data, and plan every column."""
+    if not 1 <= categories <= MOST_CATEGORIES:
+        raise SourceError(f"categories: must be from 1 to {MOST_CATEGORIES}, got {categories!r}")
     for name, wanted in types.items():
         if wanted not in TYPES:
             raise SourceError(f"types: of {name!r} must be one of {', '.join(TYPES)}, got {wanted!r}")

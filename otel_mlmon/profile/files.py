@@ -58,7 +58,7 @@ class DataFile:
                 if self.settled is None:
                     self.settled = _settle_types(self.path, delimiter)
                 yield from _open_csv(self.path, delimiter, self.settled)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{self.path}: {error}") from error
 
 
@@ -105,6 +105,7 @@ def _expand(path: Path) -> Iterator[Path]:
 
 def _read_parquet(path: Path) -> Iterator[Any]:
     with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as parquet:
+        yield pa.RecordBatch.from_pylist([], schema=parquet.schema_arrow)  # columns of a file without rows
         yield from parquet.iter_batches(batch_size=ROWS)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from otel_mlmon.numerics.binning import CategoryAxis, NumericAxis
 from otel_mlmon.numerics.histogram import Histogram, Invalid
 from otel_mlmon.profile.document import Dtype, Profile, ProfileError, Reference, Variable
@@ -112,10 +114,19 @@ def _merge_different(profiles: Sequence[Profile]) -> tuple[list[Reference], list
             reference = _merge_same(references, rows)
         else:
             reference = _merge_moved(references, rows)
-            moved.append(key[1])
+            if not _is_exact(references, reference):
+                moved.append(key[1])
         histogram = replace(reference.histogram, invalid=reference.histogram.invalid + Invalid(missing=absent))
         merged.append(replace(reference, histogram=histogram))
     return merged, moved
+
+
+def _is_exact(parts: Sequence[Reference], merged: Reference) -> bool:
+    """Whether every count is still known: categories by name, or numbers that only one part has."""
+    axis = merged.variable.axis
+    if isinstance(axis, CategoryAxis):
+        return not any(r.histogram.counts[-2:].any() for r in parts if r.variable.dtype != "empty")
+    return all(r.histogram.axis == axis for r in parts if r.histogram.valid)
 
 
 def _check_transforms(profiles: Sequence[Profile]) -> None:
@@ -169,6 +180,12 @@ def _merge_numbers(references: Sequence[Reference], origin: float | None, invali
     if not any(piece.count for piece in pieces):
         axis = next(r.variable.axis for r in references if isinstance(r.variable.axis, NumericAxis))
         return replace(Histogram.empty(axis), invalid=invalid), 0.0
+    axes = {r.variable.axis for r, piece in zip(references, pieces, strict=True) if piece.count or len(pieces) == 1}
+    if len(axes) == 1 and not any(_shift(r.variable, origin) for r in references):
+        (only,) = axes
+        if isinstance(only, NumericAxis):  # the others have no value
+            counts = np.sum([r.histogram.counts for r in references if r.histogram.axis == only], axis=0)
+            return Histogram(only, counts, invalid, total, least, most), m2
     axis, counts = join_numbers(pieces, least, most)
     return Histogram(axis, counts, invalid, total, least, most), m2
 

@@ -54,6 +54,12 @@ class Selection:
     named: Mapping[Output, str]
     given: Mapping[Output, Any]
 
+    def __post_init__(self) -> None:
+        try:
+            ZoneInfo(self.timezone or "UTC")
+        except (KeyError, ValueError, OSError):
+            raise SourceError(f"timezone: must be an IANA name such as Europe/Paris, got {self.timezone!r}") from None
+
     def read(self, source: Source) -> Iterator[Block]:
         """Blocks of the source.
 
