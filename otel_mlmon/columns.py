@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _NUMBERS: Final = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.int32, np.bool_})
 _NUMERIC_KINDS: Final = "fiub"
+_NO_NUMBERS: Final = (str, bytes, np.datetime64, np.timedelta64, np.complexfloating)  # though they have __float__
 
 
 class UnreadableError(TypeError):
@@ -214,7 +215,10 @@ def make_encoder(variable: Variable) -> Encoder:
         return lambda column, _: _lengths(column)
     if not isinstance(axis, CategoryAxis):
         return lambda column, _: to_numbers(column)
-    find, default = axis.codes.get, axis.default
+    codes, default = axis.codes, axis.default
+    if variable.dtype == "boolean":  # which is 0 or 1 where it comes in a matrix of numbers
+        codes = {**codes, "0": codes.get("false", default), "1": codes.get("true", default)}
+    find = codes.get
     if variable.transform == "hour":
         table = np.array([find(str(hour), default) for hour in range(24)], dtype=np.float64)
         return lambda column, _: _hours(to_seconds(column), table)
@@ -255,7 +259,7 @@ def to_numbers(column: Any) -> Encoded:
     for value in column:
         if is_missing(value):
             missing += 1
-        elif isinstance(value, (str, bytes)) or not hasattr(value, "__float__") or getattr(value, "ndim", 0):
+        elif isinstance(value, _NO_NUMBERS) or not hasattr(value, "__float__") or getattr(value, "ndim", False):
             wrong += 1
         else:
             values.append(_to_float(value))

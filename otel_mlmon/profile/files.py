@@ -105,8 +105,12 @@ def _expand(path: Path) -> Iterator[Path]:
 
 def _read_parquet(path: Path) -> Iterator[Any]:
     with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as parquet:
-        yield pa.RecordBatch.from_pylist([], schema=parquet.schema_arrow)  # columns of a file without rows
+        yield _empty_batch(parquet.schema_arrow)  # columns of a file without rows
         yield from parquet.iter_batches(batch_size=ROWS)
+
+
+def _empty_batch(schema: Any) -> Any:
+    return pa.RecordBatch.from_arrays([pa.nulls(0, kind) for kind in schema.types], names=schema.names)
 
 
 def _read_feather(path: Path) -> Iterator[Any]:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from otel_mlmon.columns import encode
 from otel_mlmon.numerics.binning import CategoryAxis, NumericAxis
 from otel_mlmon.profile import Profile
+from otel_mlmon.profile.arrow import encode_arrow
 from otel_mlmon.profile.sources import ROWS, SourceError
 
 START = dt.datetime(2013, 1, 1, 6, 30)
@@ -423,6 +424,53 @@ def test_wrong_options_are_named(rows):
         Profile.build(rows, model="")
     with pytest.raises(SourceError, match=r"both give a feature 'a\.age'"):
         build({"a": [START], "a.age": [1.0]})
+
+
+def test_a_boolean_may_come_as_a_number():
+    variable = build({"x": [True, False, False]}).references[0].variable
+    for column in (
+        [1.0, 0.0, 1.0],
+        np.array([1, 0, 1], dtype=np.float32),
+        [True, False, True],
+        ["true", "false", "true"],
+    ):
+        codes, invalid = encode(variable, column, 0.0)
+        assert codes.tolist() == [1, 0, 1]
+        assert not invalid.total
+    assert encode(variable, [2], 0.0)[0].tolist() == [3]
+    numbers = build({"x": [1, 0, 1, 1]}, types={"x": "boolean"}).references[0]
+    assert (numbers.variable.axis.names, numbers.histogram.counts.tolist()) == (("true", "false"), [3, 1, 0, 0])
+
+
+ARROW = {
+    "string": pa.array(["a", None, "b", "zz", "b"]),
+    "large": pa.array(["a", None, "b", "zz", "b"], pa.large_string()),
+    "view": pa.array(["a", None, "b", "zz", "b"], pa.string_view()),
+    "dictionary": pa.array(["a", None, "b", "zz", "b"]).dictionary_encode(),
+    "chunks": pa.chunked_array([["a"], [None, "b"], ["zz", "b"]]),
+    "no chunks": pa.chunked_array([], pa.string()),
+    "boolean": pa.array([True, None, False, True]),
+    "integer": pa.array([1, None, 2, 70], pa.uint8()),
+    "float": pa.array([1.5, None, float("nan"), float("inf")]),
+    "float32": pa.array([1.5, None, 0.1], pa.float32()),
+    "timestamp": pa.array([START, None, START], pa.timestamp("ns")),
+    "zoned": pa.array([START, None, START], pa.timestamp("ms", "America/New_York")),
+    "date": pa.array([START.date(), None], pa.date32()),
+    "nulls": pa.nulls(3),
+    "list": pa.array([[1], None, [2]]),
+}
+
+
+@pytest.mark.parametrize("name", ARROW)
+def test_arrow_is_counted_as_python_values_are(name, rows):
+    column = ARROW[name]
+    chunked = [column] if isinstance(column, pa.ChunkedArray) else [column, pa.chunked_array([column])]
+    for reference in build({**rows, "few": [str(few) for few in rows["few"]]}).references:
+        expected, invalid = encode(reference.variable, column.to_pylist(), 1e9)
+        for form in chunked:
+            values, found = encode_arrow(reference.variable, form, 1e9)
+            assert values.tolist() == expected.tolist()
+            assert found == invalid
 
 
 # ---------------------------------------------------------------- time
