@@ -42,7 +42,7 @@ def test_counting_equals_the_specification(edges, values):
     assert axis.locate(values).tolist() == [specified_cell(edges, value) for value in values]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.floats(0, 50), min_size=1, max_size=12, unique=True).map(sorted),
     st.lists(st.floats(0, 60), max_size=40),
@@ -78,7 +78,7 @@ def test_the_range_must_be_in_the_edges(low, high):
 class TestFitAxis:
     """Cells fitted to a sample."""
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(samples)
     def test_any_sample_lies_inside_the_range_also_as_float32(self, values):
         ordered = np.sort(np.array(values))
@@ -93,7 +93,7 @@ class TestFitAxis:
             assert not counts[: axis.low + 1].any()
             assert not counts[axis.high + 1 :].any()
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(samples, st.integers(-300, 300).map(float))
     def test_atoms_have_a_cell_of_their_own_also_as_float32(self, values, atom):
         ordered = np.sort(np.array([*values, *[atom] * (len(values) + 2)]))

@@ -14,7 +14,7 @@ samples = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(samples)
 def test_at_most_20_cells_that_keep_the_total_and_the_two_sides_apart(values):
     ordered = np.sort(np.array(values))

@@ -63,7 +63,7 @@ def test_equals_the_sdk_aggregation(kind, max_size):
         assert (found.scale, buckets(found.positive)) == (point.scale, theirs)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(values, st.integers(2, 160))
 def test_buckets_hold_what_the_data_model_says(values, max_size):
     found = count(values, max_size=max_size)
@@ -80,7 +80,7 @@ def test_buckets_hold_what_the_data_model_says(values, max_size):
             assert np.sum((logs > low - 1e-9) & (logs <= high + 1e-9)) >= number
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(values, values, values, st.integers(2, 160))
 def test_merging_equals_counting_together(a, b, c, max_size):
     one, two, three = (count(part, max_size=max_size) for part in (a, b, c))
@@ -115,7 +115,7 @@ def test_sizes_below_the_normal_floats_are_in_the_first_bucket_of_these():
     assert buckets(count([5e-324, 1e-310], max_scale=0).positive) == {-1023: 2}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(values)
 def test_cells_are_the_buckets_in_order(values):
     found = count(values)
@@ -133,7 +133,7 @@ def test_cells_are_the_buckets_in_order(values):
 class TestRebin:
     """Counts moved to other cells."""
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(values.filter(bool), values.filter(bool))
     def test_the_total_is_kept(self, values, others):
         bounds, counts = count_exponential(np.sort(values)).cells()
