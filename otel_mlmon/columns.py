@@ -178,6 +178,8 @@ def category_name(value: Any) -> str | None:
         return str(value)
     if isinstance(value, (bool, np.bool_)):
         return "true" if value else "false"
+    if isinstance(value, np.timedelta64):  # which numpy takes for an integer
+        return None
     if isinstance(value, (int, np.integer)):
         return str(int(value))
     if isinstance(value, (float, np.floating)):

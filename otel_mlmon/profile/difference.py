@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from otel_mlmon.numerics.binning import Axis, CategoryAxis, Counts, Floats, NumericAxis
-from otel_mlmon.numerics.coarse import coarse_starts, coarsen
+from otel_mlmon.numerics.coarse import coarse_starts, coarsen, decision_starts
 from otel_mlmon.numerics.effect import effect, sufficient
 from otel_mlmon.numerics.histogram import Histogram
 from otel_mlmon.numerics.measures import cell_bounds, jensen_shannon, ks, psi, wasserstein
@@ -69,7 +69,7 @@ def _compare(key: tuple[str, str], a: Reference | None, b: Reference | None) -> 
     if not reference.sum() or not current.sum():
         return Change(role, name, a, b)
     axis = a.histogram.axis
-    starts = coarse_starts(reference, axis)
+    starts = decision_starts(reference, axis)
     p, q = coarsen(current, starts), coarsen(reference, starts)
     numeric = isinstance(axis, NumericAxis)
     size = effect(p, q)

@@ -195,6 +195,8 @@ def _kind_of(value: Any) -> Kind:
         return "string"
     if isinstance(value, (bool, np.bool_)):
         return "boolean"
+    if isinstance(value, np.timedelta64):  # which numpy takes for an integer
+        return "other"
     if isinstance(value, (int, np.integer)):
         return "integer"
     if isinstance(value, (float, np.floating, Decimal)):

@@ -293,6 +293,8 @@ def test_values_of_another_type_are_counted_as_such():
         pa.nulls(10),
         np.array(["NaT"] * 10, dtype="datetime64[s]"),
         [[1, 2]] * 10,
+        np.arange(10).astype("timedelta64[s]"),
+        pa.array([b"a"] * 10),
     ],
     ids=lambda column: type(column).__name__,
 )
