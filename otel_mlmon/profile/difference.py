@@ -69,10 +69,10 @@ def _compare(key: tuple[str, str], a: Reference | None, b: Reference | None) -> 
     if not reference.sum() or not current.sum():
         return Change(role, name, a, b)
     axis = a.histogram.axis
-    starts = decision_starts(reference, axis)
+    starts, decision = coarse_starts(reference, axis), decision_starts(reference, axis)
     p, q = coarsen(current, starts), coarsen(reference, starts)
     numeric = isinstance(axis, NumericAxis)
-    size = effect(p, q)
+    size = effect(coarsen(current, decision), coarsen(reference, decision))
     return Change(
         role,
         name,
@@ -84,7 +84,7 @@ def _compare(key: tuple[str, str], a: Reference | None, b: Reference | None) -> 
         wasserstein=_wasserstein(axis, a, b, current) if isinstance(axis, NumericAxis) else np.nan,
         effect=float(size.estimate),
         lower=float(size.lower),
-        enough=bool(sufficient(min(current.sum(), reference.sum()), starts.size)),
+        enough=bool(sufficient(min(current.sum(), reference.sum()), decision.size)),
     )
 
 

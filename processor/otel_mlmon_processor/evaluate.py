@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from otel_mlmon.numerics.binning import UNSEEN, Axis, CategoryAxis, Counts, Floats, NumericAxis
-from otel_mlmon.numerics.coarse import coarse_starts, coarsen
+from otel_mlmon.numerics.coarse import coarse_starts, coarsen, decision_starts
 from otel_mlmon.numerics.effect import effect, sufficient
 from otel_mlmon.numerics.exponential import rebin
 from otel_mlmon.numerics.measures import MEASURES, cell_bounds
@@ -26,6 +26,7 @@ from otel_mlmon_processor.core.verdict import (
     find_replicas,
     rank,
     say_model,
+    say_rate,
     say_shift,
 )
 from otel_mlmon_processor.snapshot import ModelState, VariableState
@@ -38,13 +39,17 @@ _EXPLICIT: Final = frozenset(MEASURES)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compared:
-    """A variable that both the reference and the window have, over the reference's cells."""
+    """A variable that both the reference and the window have, over the reference's cells.
+
+    `starts` are the coarse cells that are shown, `decision` those that the effect is measured over.
+    """
 
     key: VariableKey
     reference: Reference
     current: VariableCounts
     cells: Counts
     starts: Any
+    decision: Any
 
     @property
     def shift(self) -> Shift:
@@ -100,7 +105,7 @@ def _compare(key: VariableKey, reference: Reference | None, counts: VariableCoun
     cells = cells_over(axis, held, counts)
     if cells is None or not cells.sum() or not held.sum():
         return None
-    return Compared(key, reference, counts, cells, coarse_starts(held, axis))
+    return Compared(key, reference, counts, cells, coarse_starts(held, axis), decision_starts(held, axis))
 
 
 def cells_over(axis: Axis, reference: Counts, counts: VariableCounts) -> Counts | None:
@@ -132,6 +137,10 @@ def measure(compared: Sequence[Compared], measures: Collection[str]) -> list[dic
         return []
     coarse_p = _pad([coarsen(pair.cells, pair.starts) for pair in compared])
     coarse_q = _pad([coarsen(pair.reference.histogram.counts, pair.starts) for pair in compared])
+    decided = (
+        _pad([coarsen(pair.cells, pair.decision) for pair in compared]),
+        _pad([coarsen(pair.reference.histogram.counts, pair.decision) for pair in compared]),
+    )
     numeric = [i for i, pair in enumerate(compared) if isinstance(pair.reference.variable.axis, NumericAxis)]
     found: list[dict[str, float]] = [{} for _ in compared]
 
@@ -144,6 +153,8 @@ def measure(compared: Sequence[Compared], measures: Collection[str]) -> list[dic
     for name in measures:
         if name == DriftMeasure.LINF:
             keep(name, MEASURES[name].compute(coarse_p[categories], coarse_q[categories]), categories)
+        elif name in (DriftMeasure.EFFECT, DriftMeasure.EFFECT_LOWER):
+            keep(name, MEASURES[name].compute(*decided), every)
         elif name in MEASURES and not MEASURES[name].ordered:
             keep(name, MEASURES[name].compute(coarse_p, coarse_q), every)
     if numeric:
@@ -209,7 +220,7 @@ def _judge(
     rates = rate_quality(reference, view.window[key], pair)
     if reference is None:
         return VariableState(measures, None, None, rates, (), ())
-    coarse = coarsen(pair.cells, pair.starts) if pair is not None else np.zeros(1, dtype=np.int64)
+    coarse = coarsen(pair.cells, pair.decision) if pair is not None else np.zeros(1, dtype=np.int64)
     enough = bool(sufficient(coarse.sum(), coarse.size)) if pair is not None else False
     lower = measures.get(DriftMeasure.EFFECT_LOWER, np.nan)
     mine = find_quality(key.role, key.name, rates, tolerance)
@@ -251,40 +262,46 @@ def _outside(axis: Axis | None, cells: Counts | None) -> int:
 
 
 def compare_replicas(view: ModelView, key: VariableKey, reference: Reference) -> tuple[ReplicaEffect, ...]:
-    """The replicas that differ most from the others together, farthest from the reference first.
+    """The replicas that differ most from the others together, those farthest from the reference first.
 
-    What is not valid counts as one more cell, so that values missing on one replica tell, too.
+    Compared are the distribution of the valid values and the share of those that are not valid; the larger effect counts.
     """
     axis, held = reference.variable.axis, reference.histogram
-    names, rows, means = [], [], []
+    names: list[str] = []
+    rows: list[Counts] = []
+    sums: list[float] = []
     for name, variables in view.replicas.items():
         counts = variables.get(key)
-        cells = cells_over(axis, held.counts, counts) if counts is not None else None
-        if counts is not None and cells is None and counts.seen:
-            cells = np.zeros(axis.cells, dtype=np.int64)  # nothing valid came
-        if counts is not None and cells is not None and counts.seen:
-            names.append(name)
-            rows.append(np.append(cells, counts.seen - int(cells.sum())))
-            means.append((_mean(counts, cells), int(cells.sum())))
+        if counts is None or not counts.seen:
+            continue
+        cells = cells_over(axis, held.counts, counts)
+        names.append(name)
+        rows.append(np.append(np.zeros(axis.cells) if cells is None else cells, sum(counts.invalid.values())))
+        sums.append(np.nan if counts.sum is None else counts.sum)
     if len(names) < 2:
         return ()
-    each = np.array(rows)
-    others = each.sum(axis=0) - each
-    starts = np.append(coarse_starts(held.counts, axis), axis.cells)
-    p, q = coarsen(each, starts), coarsen(others, starts)
-    base = coarsen(np.append(held.counts, held.invalid.total), starts)
-    lower, far = effect(p, q).lower, effect(p, base).estimate
-    enough = sufficient(p.sum(axis=-1), (p + q > 0).sum(axis=-1)) & sufficient(q.sum(axis=-1), (p + q > 0).sum(axis=-1))
-    order = sorted(np.flatnonzero(enough).tolist(), key=lambda i: (-np.nan_to_num(far[i]), names[i]))[:REPLICAS]
-    total = sum(mean * n for mean, n in means if n)
+    each, total = np.array(rows, dtype=np.int64), np.array(sums)
+    others, rest = each.sum(axis=0) - each, total.sum() - total
+    starts = decision_starts(held.counts, axis)
+    p, q, base = (coarsen(counts, starts) for counts in (each[:, :-1], others[:, :-1], held.counts))
+    valid = p.sum(axis=-1), q.sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        differences = total / valid[0] - rest / valid[1]
+    enough = sufficient(np.minimum(*valid), starts.size)
+    lower = np.where(enough, effect(p, q).lower, -np.inf)
+    far = np.where(enough, effect(p, base).estimate, -np.inf)
     found = []
-    for i in order:
-        mean, n = means[i]
-        rest = int(others[i, :-1].sum())
-        other = (total - mean * n) / rest if n and rest else np.nan
-        shift = find_shift(reference, each[i, :-1], others[i, :-1], mean - other)
-        found.append(ReplicaEffect(names[i], float(lower[i]), shift))
-    return tuple(found)
+    for i, name in enumerate(names):
+        share = int(others[i, -1]) / max(int(others[i].sum()), 1)
+        broken = make_rate(int(each[i, -1]), int(each[i].sum()), share)
+        if broken.effect > lower[i]:
+            said = say_rate(QualityMeasure.MISSING, share, broken.rate)
+            found.append((max(far[i], broken.effect), ReplicaEffect(name, broken.effect, said)))
+        elif np.isfinite(lower[i]):
+            shift = find_shift(reference, each[i, :-1], others[i, :-1], float(differences[i]))
+            found.append((far[i], ReplicaEffect(name, float(lower[i]), say_shift(shift))))
+    found.sort(key=lambda pair: (-pair[0], pair[1].replica))
+    return tuple(effect_ for _, effect_ in found[:REPLICAS])
 
 
 def _distribution(reference: Reference, pair: Compared | None) -> tuple[tuple[float, float], ...]:

@@ -52,6 +52,11 @@ class Seen:
     change: dict[Variable, dict[str, float]] = field(default_factory=dict)
     replicas: dict[Variable, dict[str, float]] = field(default_factory=dict)
 
+    @property
+    def window_end(self) -> float:
+        """End of the sliding window, seconds since 1970; 0 where there is none yet."""
+        return self.values.get(semconv.METRIC_ML_WINDOW_END.name, 0.0)
+
     def findings(self) -> tuple[Finding, ...]:
         """What is wrong, ranked as the processor does."""
         found: list[Finding] = []
@@ -72,7 +77,7 @@ class Seen:
         drift = self.drift.get(variable, {})
         yield from find_quality(role, name, rates, tolerance)
         shift = Shift(mean=drift.get(DriftMeasure.MEAN_SHIFT))
-        apart = [ReplicaEffect(r, lower, shift) for r, lower in self.replicas.get(variable, {}).items()]
+        apart = [ReplicaEffect(r, lower, "") for r, lower in self.replicas.get(variable, {}).items()]
         yield from find_replicas(role, name, sorted(apart, key=lambda r: -r.lower), tolerance)
         lower = drift.get(DriftMeasure.EFFECT_LOWER, 0.0)
         if lower > tolerance:

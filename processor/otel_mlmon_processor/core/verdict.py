@@ -69,11 +69,11 @@ class Shift:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaEffect:
-    """How much one replica differs from the others together: lower bound of D, and in which direction."""
+    """How much one replica differs from the others together: lower bound of D, and in words (may be empty)."""
 
     replica: str
     lower: float
-    shift: Shift
+    text: str
 
 
 def rank(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -99,15 +99,8 @@ def find_replicas(role: str, name: str, replicas: Sequence[ReplicaEffect], toler
     if not apart:
         return []
     worst = apart[0]
-    return [
-        Finding(
-            role,
-            name,
-            "replica",
-            worst.lower,
-            f"replica {worst.replica} differs from the others, {say_shift(worst.shift)}",
-        )
-    ]
+    said = f"replica {worst.replica} differs from the others" + (f", {worst.text}" if worst.text else "")
+    return [Finding(role, name, "replica", worst.lower, said)]
 
 
 def say_rate(measure: str, before: float, after: float) -> str:

