@@ -258,6 +258,8 @@ def count_columns(block: Floats, axes: Sequence[Axis]) -> list[ColumnCounts]:
 
 def count_column(column: Floats, axis: Axis) -> ColumnCounts:
     """Count one column, shape (rows,); see `count_columns`."""
+    if isinstance(axis, CategoryAxis):
+        return _count_codes(column, axis)
     ordered = np.array(column, dtype=np.float64)
     ordered.sort()
     nan = inf = 0
@@ -266,10 +268,18 @@ def count_column(column: Floats, axis: Axis) -> ColumnCounts:
         last = int(ordered.searchsorted(np.inf, "left"))
         nan, inf = ordered.size - end, first + end - last
         ordered = ordered[first:last]
-    if isinstance(axis, CategoryAxis):
-        return ColumnCounts(axis.count(ordered), 0.0, np.inf, -np.inf, nan, inf)
     if not ordered.size:
         return ColumnCounts(np.zeros(axis.cells, dtype=np.int64), 0.0, np.inf, -np.inf, nan, inf)
     with np.errstate(over="ignore", invalid="ignore"):  # a sum beyond the floats is infinite
         total = float(ordered.sum())
     return ColumnCounts(axis.count_sorted(ordered), total, float(ordered[0]), float(ordered[-1]), nan, inf)
+
+
+def _count_codes(codes: Floats, axis: CategoryAxis) -> ColumnCounts:
+    nan = inf = 0
+    finite = np.isfinite(codes)
+    if not finite.all():
+        nan = int(np.isnan(codes).sum())
+        inf = int(codes.size - finite.sum()) - nan
+        codes = codes[finite]
+    return ColumnCounts(axis.count(codes), 0.0, np.inf, -np.inf, nan, inf)
