@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import platform
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from otel_mlmon.profile.counting import Tally
 from otel_mlmon.profile.document import Plan, Profile, Variable
+from otel_mlmon.profile.packages import list_packages
 from otel_mlmon.profile.physical import Physical, absent, read_physical
 from otel_mlmon.profile.planning import KEPT, TYPES, Column, Output, Scan, Type, plan_column
 from otel_mlmon.profile.roles import Block, Selection, sort_predictions
@@ -20,22 +19,6 @@ from otel_mlmon.profile.sources import Source, SourceError, open_source
 
 CATEGORIES: Final = 50
 MOST_CATEGORIES: Final = 1_000
-PACKAGES: Final = {  # modules whose version is noted where they are imported, with the names they are installed by
-    "catboost": "catboost",
-    "keras": "keras",
-    "lightgbm": "lightgbm",
-    "numpy": "numpy",
-    "onnxruntime": "onnxruntime",
-    "pandas": "pandas",
-    "polars": "polars",
-    "pyarrow": "pyarrow",
-    "scipy": "scipy",
-    "sklearn": "scikit-learn",
-    "statsmodels": "statsmodels",
-    "tensorflow": "tensorflow",
-    "torch": "torch",
-    "xgboost": "xgboost",
-}
 
 Importance = Mapping[str, float] | Sequence[float] | np.ndarray[Any, Any]
 Notify = Callable[[str, int, "int | None"], None]
@@ -262,15 +245,6 @@ def _read_importance(importance: Importance | None, plan: Plan) -> dict[str, flo
         if not 0 <= weight < float("inf"):
             raise SourceError(f"importance: of {name!r} must be a finite number >= 0, got {weight!r}")
     return weights
-
-
-def list_packages() -> dict[str, str]:
-    """Versions of Python and of the packages that make models, where they are imported."""
-    found = {name: getattr(sys.modules.get(module), "__version__", None) for module, name in PACKAGES.items()}
-    return {
-        "python": platform.python_version(),
-        **{name: text for name, text in found.items() if isinstance(text, str)},
-    }
 
 
 def _moment(value: str | dt.datetime) -> str:

@@ -6,8 +6,6 @@ The published schema is docs/profile.schema.json; a test keeps the two in agreem
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
 from itertools import pairwise, starmap
 from typing import Any, Final, NoReturn, get_args
 
@@ -26,14 +24,13 @@ from otel_mlmon.profile.document import (
     Transform,
     Variable,
 )
+from otel_mlmon.profile.fields import Fields, check_count, check_number, fail, show
 
 MAX_BYTES: Final = 64 << 20
 MAX_REFERENCES: Final = 20_000
 MAX_EDGES: Final = 1_000
 MAX_CATEGORIES: Final = 10_000
-MAX_TEXT: Final = 1_000  # characters of a name, a category, a note
 MAX_ENTRIES: Final = 1_000  # packages, notes
-MAX_COUNT: Final = 2**53  # of values; exact in every JSON reader
 WIDTH: Final = 120  # of a line of numbers
 
 REASONS: Final = ("missing", "nan", "inf", "type")
@@ -137,8 +134,8 @@ def decode_profile(data: bytes) -> Profile:
     if version != FORMAT_VERSION or isinstance(version, bool):
         newer = isinstance(version, int) and version > FORMAT_VERSION
         hint = "; it was written by a newer otel-mlmon" if newer else ""
-        raise ProfileError(f"format_version: must be {FORMAT_VERSION}, got {_show(version)}{hint}")
-    root = _Object(document, "", "format", "format_version")
+        raise ProfileError(f"format_version: must be {FORMAT_VERSION}, got {show(version)}{hint}")
+    root = Fields(document, "", "format", "format_version")
     packages = root.object("packages", free=MAX_ENTRIES)
     profile = Profile(
         model=root.text("model", empty=False),
@@ -179,76 +176,10 @@ def _parse(data: bytes) -> Any:
         raise ProfileError(f"not a profile: not JSON: {error}") from None
 
 
-class _Object:
-    """A JSON object that is being read: every field is asked for once, what nobody asked for is refused."""
-
-    def __init__(self, fields: Mapping[str, Any], path: str, *known: str) -> None:
-        self.fields = fields
-        self.path = path
-        self._read = set(known)
-
-    def at(self, key: str) -> str:
-        return f"{self.path}.{key}" if self.path else key
-
-    def take(self, key: str) -> Any:
-        if key not in self.fields:
-            raise ProfileError(f"{self.at(key)}: missing")
-        self._read.add(key)
-        return self.fields[key]
-
-    def close(self) -> None:
-        for key in self.fields:
-            if key not in self._read:
-                raise ProfileError(f"{self.at(key)}: unknown field; known are {', '.join(sorted(self._read))}")
-
-    def text(self, key: str, *, empty: bool = True) -> str:
-        return _check_text(self.take(key), self.at(key), empty=empty)
-
-    def choice(self, key: str, allowed: tuple[Any, ...]) -> Any:
-        value = self.take(key)
-        if not isinstance(value, str) or value not in allowed:
-            _fail(self.at(key), f"one of {', '.join(allowed)}", value)
-        return value
-
-    def flag(self, key: str) -> bool:
-        value = self.take(key)
-        if not isinstance(value, bool):
-            _fail(self.at(key), "true or false", value)
-        return value
-
-    def count(self, key: str) -> int:
-        return _check_count(self.take(key), self.at(key))
-
-    def number(self, key: str, *, negative: bool = True) -> float:
-        return _check_number(self.take(key), self.at(key), negative=negative)
-
-    def optional(self, key: str, *, negative: bool = True) -> float | None:
-        return None if self.take(key) is None else self.number(key, negative=negative)
-
-    def items(self, key: str, most: int) -> list[Any]:
-        value = self.take(key)
-        if not isinstance(value, list) or len(value) > most:
-            size = f"a list of {len(value)}" if isinstance(value, list) else value
-            _fail(self.at(key), f"a list of at most {most}", size)
-        return value
-
-    def texts(self, key: str, most: int) -> list[str]:
-        return [_check_text(item, f"{self.at(key)}[{i}]") for i, item in enumerate(self.items(key, most))]
-
-    def object(self, key: str, free: int = 0) -> _Object:
-        value = self.take(key)
-        if not isinstance(value, dict) or (free and len(value) > free):
-            _fail(self.at(key), f"an object of at most {free} fields" if free else "an object", value)
-        return _Object(value, self.at(key))
-
-    def objects(self, key: str, most: int) -> list[tuple[Any, str]]:
-        return [(item, f"{self.at(key)}[{i}]") for i, item in enumerate(self.items(key, most))]
-
-
 def _read_reference(value: Any, path: str) -> Reference:
     if not isinstance(value, dict):
-        _fail(path, "an object", value)
-    fields = _Object(value, path)
+        fail(path, "an object", value)
+    fields = Fields(value, path)
     axis = _read_axis(fields.object("axis"))
     variable = Variable(
         name=fields.text("name", empty=False),
@@ -267,7 +198,7 @@ def _read_reference(value: Any, path: str) -> Reference:
     return Reference(variable, histogram, m2, importance)
 
 
-def _read_axis(fields: _Object) -> Axis:
+def _read_axis(fields: Fields) -> Axis:
     kind = fields.choice("kind", ("numeric", "category"))
     if kind == "category":
         names = fields.texts("names", MAX_CATEGORIES)
@@ -279,7 +210,7 @@ def _read_axis(fields: _Object) -> Axis:
         except ValueError as error:
             raise ProfileError(f"{fields.at('names')}: {error}") from None
     values = fields.items("edges", MAX_EDGES)
-    edges = [_check_number(value, f"{fields.at('edges')}[{i}]") for i, value in enumerate(values)]
+    edges = [check_number(value, f"{fields.at('edges')}[{i}]") for i, value in enumerate(values)]
     if not edges or any(a >= b for a, b in pairwise(edges)):
         raise ProfileError(f"{fields.at('edges')}: must be at least one number, each larger than the one before")
     low, high = fields.count("low"), fields.count("high")
@@ -289,9 +220,9 @@ def _read_axis(fields: _Object) -> Axis:
     return NumericAxis(np.array(edges), low, high)
 
 
-def _read_histogram(fields: _Object, axis: Axis) -> tuple[Histogram, float]:
+def _read_histogram(fields: Fields, axis: Axis) -> tuple[Histogram, float]:
     values = fields.items("counts", MAX_CATEGORIES + 2)
-    counts = [_check_count(value, f"{fields.at('counts')}[{i}]") for i, value in enumerate(values)]
+    counts = [check_count(value, f"{fields.at('counts')}[{i}]") for i, value in enumerate(values)]
     if len(counts) != axis.cells:
         raise ProfileError(f"{fields.at('counts')}: the axis has {axis.cells} cells, got {len(counts)} counts")
     reasons = fields.object("invalid")
@@ -302,7 +233,7 @@ def _read_histogram(fields: _Object, axis: Axis) -> tuple[Histogram, float]:
     filled = isinstance(axis, NumericAxis) and any(counts)
     for key, value in (("min", least), ("max", most)):
         if (value is not None) != filled:
-            _fail(fields.at(key), "a number" if filled else "null, as there are no numbers", value)
+            fail(fields.at(key), "a number" if filled else "null, as there are no numbers", value)
     if least is None or most is None:
         return Histogram(axis, np.array(counts), invalid, total), m2
     if least > most:
@@ -317,44 +248,3 @@ def _check_names(references: tuple[Reference, ...]) -> None:
         if key in seen:
             raise ProfileError(f"references[{i}].name: {key[1]!r} occurs twice with role {key[0]!r}")
         seen.add(key)
-
-
-def _check_text(value: Any, path: str, *, empty: bool = True) -> str:
-    if not isinstance(value, str) or len(value) > MAX_TEXT or (not value and not empty):
-        _fail(path, f"a text of {'at most' if empty else '1 to'} {MAX_TEXT} characters", value)
-    if not is_unicode(value):
-        _fail(path, "valid Unicode", value)
-    return value
-
-
-def _check_count(value: Any, path: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_COUNT:
-        _fail(path, "a whole number from 0 to 2^53", value)
-    return value
-
-
-def _check_number(value: Any, path: str, *, negative: bool = True) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        _fail(path, "a number", value)
-    number = float(value) if abs(value) < 2**1024 else math.inf
-    if not math.isfinite(number) or (number < 0 and not negative):
-        _fail(path, "a finite number" if negative else "a finite number >= 0", value)
-    return number
-
-
-def is_unicode(text: str) -> bool:
-    """Whether the text can be written as UTF-8; lone surrogates cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _fail(path: str, allowed: str, got: Any) -> NoReturn:
-    raise ProfileError(f"{path}: must be {allowed}, got {_show(got)}")
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

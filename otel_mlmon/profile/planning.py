@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from otel_mlmon.columns import category_name
 from otel_mlmon.numerics.binning import OTHER, UNSEEN, CategoryAxis, NumericAxis, fit_axis
-from otel_mlmon.profile.codec import MAX_TEXT, is_unicode
 from otel_mlmon.profile.document import Dtype, Role, Variable
+from otel_mlmon.profile.fields import MAX_TEXT, is_unicode
 from otel_mlmon.profile.physical import Kind, Physical
 
 Type = Literal["numeric", "category", "boolean", "datetime", "text"]

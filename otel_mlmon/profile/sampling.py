@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +30,13 @@ class Sample:
         self._parts: list[tuple[NDArray[np.float64], dict[str, Physical]]] = []
         self._held = 0
         self._limit = 1.0
-        self.rows = 0
+        self._chosen = np.zeros(0)
 
     def choose(self, rows: int) -> NDArray[np.intp]:
         """Which rows of the next chunk are wanted for now; give them to `add`."""
         numbers = self._rng.random(rows)
         chosen = np.flatnonzero(numbers < self._limit)
         self._chosen = numbers[chosen]
-        self.rows += rows
         return chosen
 
     def add(self, columns: Mapping[str, Physical]) -> None:
@@ -70,17 +69,3 @@ class Sample:
             name: join([columns.get(name) or absent(numbers.size) for numbers, columns in self._parts])
             for name in names
         }
-
-
-def take_rows(column: Any, rows: NDArray[np.intp]) -> Any:
-    """Rows of a column of any container."""
-    if len(column) == rows.size:
-        return column
-    module = type(column).__module__.split(".")[0]
-    if module == "pandas" and hasattr(column, "iloc"):
-        return column.iloc[rows]
-    if module == "pyarrow":
-        return column.take(rows)
-    if module == "polars" or isinstance(column, np.ndarray):
-        return column[rows]
-    return [column[i] for i in rows.tolist()]
