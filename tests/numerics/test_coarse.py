@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.numerics.binning import CategoryAxis, NumericAxis, fit_axis
-from otel_mlmon.numerics.coarse import COARSE_CELLS, coarse_starts, coarsen
+from otel_mlmon.numerics.coarse import COARSE_CELLS, coarse_starts, coarsen, decision_starts
+from otel_mlmon.numerics.effect import effect
 
 samples = st.one_of(
     st.lists(st.floats(-100, 100), min_size=1, max_size=300),
@@ -69,6 +70,37 @@ def test_categories(counts, expected):
     axis = CategoryAxis(tuple(map(str, range(len(counts) - 2))))
     starts = coarse_starts(np.array(counts), axis)
     assert coarsen(np.array(counts), starts).tolist() == expected
+
+
+@settings(max_examples=200)
+@given(samples)
+def test_cells_of_the_decision_are_joined_coarse_ones_that_the_reference_filled(values):
+    ordered = np.sort(np.array(values))
+    axis = fit_axis(ordered)
+    counts = axis.count(ordered)
+    starts = decision_starts(counts, axis)
+    assert set(starts.tolist()) <= set(coarse_starts(counts, axis).tolist())
+    assert starts[0] == 0
+    assert (coarsen(counts, starts) >= len(values) / 80).all()
+
+
+@given(st.lists(st.integers(0, 100), min_size=3, max_size=40), st.data())
+def test_joining_cells_never_adds_to_the_divergence(counts, data):
+    axis = CategoryAxis(tuple(map(str, range(len(counts) - 2))))
+    q = np.sort(np.array(counts))[::-1] + 1
+    p = np.array(data.draw(st.lists(st.integers(1, 1000), min_size=len(counts), max_size=len(counts))))
+    found = []
+    for starts in (decision_starts(q, axis), coarse_starts(q, axis)):
+        a, b = coarsen(p, starts), coarsen(q, starts)
+        found.append(effect(a, b).estimate + (starts.size - 1) * (1 / p.sum() + 1 / q.sum()))  # uncorrected
+    assert found[0] <= found[1] + 1e-9
+
+
+def test_categories_that_the_reference_never_saw_are_no_cell_of_the_decision():
+    axis = CategoryAxis(("a", "b", "c"))
+    counts = np.array([60, 30, 10, 0, 0])
+    assert coarsen(counts, decision_starts(counts, axis)).tolist() == [60, 30, 10]
+    assert decision_starts(np.zeros(5, dtype=np.int64), axis).size >= 1
 
 
 def test_coarsen_takes_any_leading_shape():

@@ -125,10 +125,11 @@ def test_coverage_is_93_percent_or_more(benchmark):
     assert np.mean(quiet) >= 0.97
 
 
-def test_coverage_of_cells_fitted_to_the_reference(benchmark):
+@pytest.mark.parametrize("kind", ["coarse", "decision"])
+def test_coverage_of_cells_fitted_to_the_reference(benchmark, kind):
     rng = np.random.default_rng(22)
     for name, move, n, m in itertools.product(("normal", "Student's t, 2"), ("0", "0.5"), (100, 10_000), (100, 2_000)):
-        case = benchmark.simulate_profile(rng, benchmark.Setting(name, move, n, m), 60)
+        case = benchmark.simulate_profile(rng, benchmark.Setting(f"{kind}: {name}", move, n, m), 60)
         assert case.high >= benchmark.CLAIM, case
 
 

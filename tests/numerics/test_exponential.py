@@ -111,6 +111,17 @@ def test_powers_of_two_end_their_bucket(scale, exponent):
         assert bucket_of(np.nextafter(size, np.inf), scale) == bucket + 1
 
 
+@given(sizes, st.integers(-10, 20))
+def test_a_bucket_holds_its_sizes_by_its_own_bounds(size, scale):
+    bounds, counts = count([size], max_scale=scale).cells()
+    assert counts.tolist() == [0, 0, 1][-counts.size :]
+    assert bounds[-2] <= size <= bounds[-1]
+    # Every bound but that at the end of the floats is counted in the bucket it closes.
+    if bounds[-1] < 1e308 and bounds[-1] >= 2 * LEAST:
+        assert bucket_of(float(bounds[-1]), scale) == bucket_of(size, scale)
+        assert bucket_of(float(np.nextafter(bounds[-1], np.inf)), scale) == bucket_of(size, scale) + 1
+
+
 def test_sizes_below_the_normal_floats_are_in_the_first_bucket_of_these():
     assert buckets(count([5e-324, 1e-310], max_scale=0).positive) == {-1023: 2}
 
