@@ -19,8 +19,8 @@ class ExponentialSum:
     """Counts by bucket, mutable.
 
     Bucket i of a scale s holds the values in (2**(i / 2**s), 2**((i + 1) / 2**s)]; the zero bucket those of at most
-    `threshold` in size. `merge` coarsens both to one scale and threshold, so the order of merging does not matter (only a zero bucket that
-    widens may leave the scale coarser than another order would).
+    `threshold` in size. `merge` coarsens both to one scale and threshold, so the order of merging does not matter (only
+    a zero bucket that widens may leave the scale coarser than another order would).
     `subtract` takes out what has been merged before.
     """
 
@@ -102,7 +102,9 @@ class ExponentialSum:
 
     def _add(self, other: ExponentialSum, sign: int) -> None:
         if (self.scale, self.threshold) != (other.scale, other.threshold):
-            scale, threshold = min(self.scale, other.scale), max(self.threshold, other.threshold)
+            # Where all is in the zero bucket the scale says nothing: SDKs send 0 then.
+            scales = [part.scale for part in (self, other) if part.positive or part.negative]
+            scale, threshold = min(scales, default=self.scale), max(self.threshold, other.threshold)
             self._coarsen(scale, threshold)
             other = other.copy()
             other._coarsen(scale, threshold)  # noqa: SLF001 (another value of this class)
@@ -116,7 +118,7 @@ class ExponentialSum:
                     mine.pop(index, None)
 
     def _coarsen(self, scale: int, threshold: float) -> None:
-        shift = self.scale - scale
+        shift = max(self.scale - scale, 0)
         widened = threshold > self.threshold
         self.scale, self.threshold = scale, threshold
         if shift:

@@ -167,7 +167,7 @@ class Fold:
         for point in group.points:
             try:
                 self._apply_point(producer, point, received, additions)
-            except UnusableError as reason:  # noqa: PERF203 (one bad point must not cost the others)
+            except UnusableError as reason:
                 refused[str(reason)] += 1
 
     def _apply_point(self, producer: ProducerState, point: Point, received: int, additions: _Additions) -> None:

@@ -42,7 +42,7 @@ class Caps:
     operations: int = 200
     producers: int = 10_000
     streams: int = 1_000_000
-    intervals: int = 500_000
+    intervals: int = 100_000
     profiles: int = 4
     profile_bytes: int = 64 * 1024 * 1024
     assemblies: int = 64

@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import grpc
@@ -99,6 +100,7 @@ class IngestCounters:
         received: by signal, items of acknowledged requests.
         refused: by signal and reason, requests that were not accepted.
         ignored: by reason, acknowledged items that are none of ours or hold no value.
+        waiting: requests that are being taken in.
         journal_entries, journal_bytes: since the last checkpoint.
         fold: what became of the points.
         models: held.
@@ -107,6 +109,7 @@ class IngestCounters:
     received: Mapping[str, int]
     refused: Mapping[tuple[str, str], int]
     ignored: Mapping[str, int]
+    waiting: int
     journal_entries: int
     journal_bytes: int
     fold: FoldCounters
@@ -166,6 +169,11 @@ class Ingest:
         self._writer = threading.Thread(target=self._run, name="mlmon-ingest", daemon=True)
         self._writer.start()
 
+    @property
+    def path(self) -> Path:
+        """The database."""
+        return self._journal.path
+
     def submit(self, signal: str, body: bytes) -> Outcome:
         """Take in the bytes of a request of one signal (semconv.MonSignal); durable and folded on return.
 
@@ -210,6 +218,7 @@ class Ingest:
                 dict(self._received),
                 dict(self._refused),
                 dict(self._ignored),
+                self._admitted,
                 self._journal.entries,
                 self._journal.bytes,
                 fold,
