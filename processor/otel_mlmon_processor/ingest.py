@@ -100,20 +100,20 @@ class IngestCounters:
         received: by signal, items of acknowledged requests.
         refused: by signal and reason, requests that were not accepted.
         ignored: by reason, acknowledged items that are none of ours or hold no value.
-        waiting: requests that are being taken in.
         journal_entries, journal_bytes: since the last checkpoint.
         fold: what became of the points.
         models: held.
+        waiting: requests that are being taken in.
     """
 
     received: Mapping[str, int]
     refused: Mapping[tuple[str, str], int]
     ignored: Mapping[str, int]
-    waiting: int
     journal_entries: int
     journal_bytes: int
     fold: FoldCounters
     models: int
+    waiting: int = 0
 
 
 @dataclass(slots=True)
@@ -218,11 +218,11 @@ class Ingest:
                 dict(self._received),
                 dict(self._refused),
                 dict(self._ignored),
-                self._admitted,
                 self._journal.entries,
                 self._journal.bytes,
                 fold,
                 models,
+                self._admitted,
             )
 
     def checkpoint(self) -> None:
