@@ -1,0 +1,1 @@
+"""Instrumentation of frameworks with no code change; one file for each."""

@@ -25,7 +25,16 @@ from otel_mlmon_processor.snapshot import ModelState, Snapshot
 from otel_mlmon_processor.windows import ModelKey
 
 _LOG = logging.getLogger(__name__)
-_NOTHING = IngestCounters({}, {}, {}, 0, 0, FoldCounters(0, 0, 0, {}, 0, 0, 0), 0)
+_NOTHING = IngestCounters(
+    received={},
+    refused={},
+    ignored={},
+    waiting=0,
+    journal_entries=0,
+    journal_bytes=0,
+    fold=FoldCounters(0, 0, 0, {}, 0, 0, 0),
+    models=0,
+)
 
 
 class Processor:
