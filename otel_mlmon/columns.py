@@ -75,11 +75,17 @@ def read_columns(X: Any, names: Sequence[str]) -> Columns:
 
 
 def column_names(X: Any) -> list[Any] | None:
-    """Names of a frame's columns (pandas, polars, pyarrow); None where it is not a frame."""
+    """Names of a frame's columns (pandas, polars, pyarrow); None where it is not a frame.
+
+    None too where they are not all strings: such a frame is read by position, as scikit-learn does.
+    """
     labels = getattr(X, "column_names", None)  # pyarrow, whose `columns` are the columns
     if labels is None:
         labels = getattr(X, "columns", None)
-    return list(labels) if labels is not None and hasattr(X, "__getitem__") else None
+    if labels is None or not hasattr(X, "__getitem__"):
+        return None
+    names = list(labels)
+    return names if all(isinstance(name, str) for name in names) else None
 
 
 def names_of(X: Any) -> list[str]:

@@ -15,7 +15,7 @@ import pyarrow.feather
 import pyarrow.ipc
 import pyarrow.parquet
 
-from otel_mlmon.profile.sources import ROWS, SourceError
+from otel_mlmon.profile.sources import SourceError, chunk_rows
 
 PARQUET: Final = (".parquet", ".pq", ".parq")
 CSV: Final = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".csv.bz2", ".tsv.bz2")
@@ -106,7 +106,7 @@ def _expand(path: Path) -> Iterator[Path]:
 def _read_parquet(path: Path) -> Iterator[Any]:
     with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as parquet:
         yield _empty_batch(parquet.schema_arrow)  # columns of a file without rows
-        yield from parquet.iter_batches(batch_size=ROWS)
+        yield from parquet.iter_batches(batch_size=chunk_rows(len(parquet.schema_arrow)))
 
 
 def _empty_batch(schema: Any) -> Any:

@@ -13,7 +13,7 @@ from otel_mlmon.profile.physical import Physical, absent, join
 SEED: Final = 20_131_101
 ROWS: Final = 200_000
 CELLS: Final = 20_000_000  # rows times columns; wide data gets fewer rows
-LEAST: Final = 20_000
+LEAST: Final = 5_000
 
 
 class Sample:

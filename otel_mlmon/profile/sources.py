@@ -10,12 +10,18 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-ROWS: Final = 65_536  # of a chunk; the same for every container, so that sums do not depend on it
+ROWS: Final = 65_536  # of a chunk at most
+CELLS: Final = 8_000_000  # rows times columns of a chunk
 
 INPUTS: Final = (
     "a pandas or polars DataFrame, a pyarrow Table, RecordBatch, RecordBatchReader or Dataset, a numpy array, a dict "
     "of columns, parquet, csv or feather files, folders or globs of them, or an iterable of such chunks"
 )
+
+
+def chunk_rows(columns: int) -> int:
+    """Rows of a chunk: the same for every container, so that sums do not depend on it."""
+    return max(1_024, min(ROWS, CELLS // max(1, columns)))
 
 
 class SourceError(ValueError):
@@ -68,20 +74,32 @@ def open_source(data: Any) -> Source:
 
 def read_table(data: Any) -> dict[str, Any] | None:
     """Columns by name of a table in memory, nothing copied; None where it is none."""
-    if isinstance(data, Mapping):
-        return {str(name): column for name, column in data.items()}
     module = type(data).__module__.split(".")[0]
     if isinstance(data, np.ndarray):
         return _read_array(data)
+    if isinstance(data, Mapping):
+        return _name_columns(list(data), list(data.values()))
     if module == "pandas" and hasattr(data, "columns"):
-        return {str(name): data.iloc[:, i] for i, name in enumerate(data.columns)}
+        names = list(data.columns)
+        if not all(isinstance(name, str) for name in names):  # by position, as scikit-learn does
+            names = [f"x{i}" for i in range(len(names))]
+        return _name_columns(names, [data.iloc[:, i] for i in range(len(names))])
     if module == "polars" and hasattr(data, "get_columns"):
         return {series.name: series for series in data.get_columns()}
     if module == "pyarrow" and hasattr(data, "column_names") and hasattr(data, "column"):
-        return {str(name): data.column(i) for i, name in enumerate(data.column_names)}
+        return _name_columns(data.column_names, [data.column(i) for i in range(len(data.column_names))])
     if module == "polars" and hasattr(data, "collect"):
         raise SourceError("a polars LazyFrame is not data yet: collect() it, or give the files it scans")
     return None
+
+
+def _name_columns(names: Sequence[Any], columns: Sequence[Any]) -> dict[str, Any]:
+    for name in names:
+        if not isinstance(name, str):
+            raise SourceError(f"names of columns must be strings, got {name!r}")
+        if names.count(name) > 1:
+            raise SourceError(f"column {name!r} occurs twice")
+    return dict(zip(names, columns, strict=True))
 
 
 def _read_array(array: np.ndarray[Any, Any]) -> dict[str, Any]:
@@ -123,8 +141,9 @@ def _open_columns(columns: dict[str, Any]) -> Source:
     rows = check_lengths(columns)
 
     def chunks() -> Iterator[Chunk]:
-        for start in range(0, rows, ROWS):
-            stop = min(start + ROWS, rows)
+        step = chunk_rows(len(columns))
+        for start in range(0, rows, step):
+            stop = min(start + step, rows)
             yield Chunk(stop - start, {name: slice_column(column, start, stop) for name, column in columns.items()})
         if not rows:
             yield Chunk(0, columns)
@@ -168,14 +187,18 @@ def _open_chunks(data: Iterable[Any]) -> Source:
 def _open_arrow(data: Any) -> Source:
     """A reader (once) or a dataset."""
     if hasattr(data, "to_batches"):
-        return Source(lambda: rechunk(data.to_batches(batch_size=ROWS, batch_readahead=2, fragment_readahead=1)))
+        return Source(
+            lambda: rechunk(
+                data.to_batches(batch_size=chunk_rows(len(data.schema)), batch_readahead=2, fragment_readahead=1)
+            )
+        )
     if hasattr(data, "read_next_batch"):
         return Source(lambda: rechunk(data), once=True)
     raise SourceError(f"cannot read columns from {type(data).__name__}; give {INPUTS}")
 
 
 def rechunk(batches: Iterable[Any]) -> Iterator[Chunk]:
-    """Arrow record batches of any size as chunks of ROWS rows."""
+    """Arrow record batches of any size as chunks of equal size."""
     import pyarrow as pa
 
     waiting: list[Any] = []
@@ -183,18 +206,19 @@ def rechunk(batches: Iterable[Any]) -> Iterator[Chunk]:
     for batch in batches:
         waiting.append(batch)
         held += batch.num_rows
-        if held >= ROWS:
+        rows = chunk_rows(batch.num_columns)
+        if held >= rows:
             table = pa.Table.from_batches(waiting)
-            while table.num_rows >= ROWS:
-                yield _chunk_of(table.slice(0, ROWS))
-                table = table.slice(ROWS)
+            while table.num_rows >= rows:
+                yield _chunk_of(table.slice(0, rows))
+                table = table.slice(rows)
             waiting, held = table.to_batches(), table.num_rows
     if waiting:
         yield _chunk_of(pa.Table.from_batches(waiting))
 
 
 def _chunk_of(table: Any) -> Chunk:
-    return Chunk(table.num_rows, {str(name): table.column(i) for i, name in enumerate(table.column_names)})
+    return Chunk(table.num_rows, read_table(table) or {})
 
 
 def _open_paths(paths: Sequence[str | Path]) -> Source:

@@ -28,29 +28,28 @@ def profile():
     return Profile.build(X, model="m", version="1")
 
 
-def models():
-    return {
-        "estimator": LogisticRegression().fit(X, y),
-        "unfitted": LogisticRegression(),
-        "pipeline": make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y),
-        "xgboost": xgboost.XGBClassifier(n_estimators=2).fit(X, y),
-        "xgboost unfitted": xgboost.XGBClassifier(),
-        "booster": xgboost.train({}, xgboost.DMatrix(X, y), num_boost_round=2),
-        "own": type("Own", (), {})(),
-    }
+MODELS = {
+    "estimator": lambda: LogisticRegression().fit(X, y),
+    "unfitted": LogisticRegression,
+    "pipeline": lambda: make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y),
+    "xgboost": lambda: xgboost.XGBClassifier(n_estimators=2).fit(X, y),
+    "xgboost unfitted": xgboost.XGBClassifier,
+    "booster": lambda: xgboost.train({}, xgboost.DMatrix(X, y), num_boost_round=2),
+    "own": type("Own", (), {}),
+}
 
 
-@pytest.mark.parametrize("name", models())
+@pytest.mark.parametrize("name", MODELS)
 def test_attached_is_found_again(profile, name):
-    model = models()[name]
+    model = MODELS[name]()
     assert Profile.attached(model) is None
     profile.attach(model)
     assert Profile.attached(model) == profile
 
 
-@pytest.mark.parametrize("name", [name for name in models() if name != "own"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "own"])
 def test_it_travels_through_pickle_and_joblib(profile, name, tmp_path):
-    model = models()[name]
+    model = MODELS[name]()
     profile.attach(model)
     assert Profile.attached(pickle.loads(pickle.dumps(model))) == profile
     joblib.dump(model, tmp_path / "model.joblib")
@@ -80,7 +79,7 @@ def test_a_model_with_a_profile_loads_where_otel_mlmon_is_not(profile, tmp_path)
 
 @pytest.mark.parametrize("kind", ["xgboost", "booster"])
 def test_a_saved_xgboost_model_keeps_it(profile, kind, tmp_path):
-    model = models()[kind]
+    model = MODELS[kind]()
     profile.attach(model)
     model.save_model(tmp_path / "model.ubj")
     again = xgboost.Booster(model_file=tmp_path / "model.ubj")

@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.columns import encode
+from otel_mlmon.columns import encode, read_columns
 from otel_mlmon.numerics.binning import CategoryAxis, NumericAxis
 from otel_mlmon.profile import Profile
 from otel_mlmon.profile.arrow import encode_arrow
-from otel_mlmon.profile.sources import ROWS, SourceError
+from otel_mlmon.profile.sources import ROWS, SourceError, chunk_rows
 
 START = dt.datetime(2013, 1, 1, 6, 30)
 
@@ -237,6 +237,30 @@ def test_a_plain_array_has_columns_by_position():
     assert [r.variable.name for r in profile.references] == ["x0", "x1", "x2"]
     named = build({f"x{i}": array[:, i] for i in range(3)})
     assert profile == named
+
+
+def test_a_frame_without_names_is_read_by_position():
+    array = np.random.default_rng(0).normal(size=(500, 3))
+    profile = build(pd.DataFrame(array))
+    assert profile == build(array)
+    columns = read_columns(pd.DataFrame(array), [v.column for v in profile.plan.variables]).columns
+    assert [np.asarray(column).tolist() for column in columns.values()] == array.T.tolist()
+
+
+def test_names_must_be_strings_and_distinct():
+    with pytest.raises(SourceError, match="column 'a' occurs twice"):
+        build(pd.DataFrame(np.zeros((2, 2)), columns=["a", "a"]))
+    with pytest.raises(SourceError, match="names of columns must be strings, got 0"):
+        build({0: [1.0]})
+
+
+def test_wide_data_comes_in_shorter_chunks():
+    assert (chunk_rows(1), chunk_rows(35), chunk_rows(1_000), chunk_rows(100_000)) == (ROWS, ROWS, 8_000, 1_024)
+    array = np.random.default_rng(0).normal(size=(10_000, 900)).astype(np.float32)
+    wide = build(array, columns=["x0", "x899"])
+    narrow = build(array[:, [0, -1]])
+    for left, right in zip(wide.references, narrow.references, strict=True):
+        assert left.histogram.counts.tolist() == right.histogram.counts.tolist()
 
 
 def test_many_chunks_are_one(tmp_path):
