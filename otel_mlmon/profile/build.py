@@ -30,6 +30,7 @@ def build_profile(
     model: str,
     version: str = "",
     predictions: Any = None,
+    classes: Sequence[Any] | None = None,
     types: Mapping[str, Type] | None = None,
     columns: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
@@ -54,6 +55,7 @@ def build_profile(
         model: name of the model.
         version: of the model.
         predictions: what the model said for these rows, see `roles.sort_predictions`; or the name of a column.
+        classes: labels of the columns of predictions, where these are probabilities of classes (`model.classes_`).
         types: of columns for which the type that is found is not wanted: "numeric", "category", "boolean", "datetime",
             "text".
         columns: names of the features; else all columns that are nothing else.
@@ -76,7 +78,12 @@ def build_profile(
     if not model or not isinstance(model, str):
         raise SourceError(f"model: must be a name, got {model!r}")
     source, selection = _select(
-        data, predictions, columns=columns, exclude=exclude, time_column=time_column, timezone=timezone
+        data,
+        sort_predictions(predictions, classes),
+        columns=columns,
+        exclude=exclude,
+        time_column=time_column,
+        timezone=timezone,
     )
     if plan is None and source.once:
         raise SourceError(
@@ -106,6 +113,7 @@ def make_plan(
     sample: Any,
     *,
     predictions: Any = None,
+    classes: Sequence[Any] | None = None,
     types: Mapping[str, Type] | None = None,
     columns: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
@@ -119,21 +127,26 @@ def make_plan(
     Categories and ranges are those of the sample: in a part, others are counted as unseen or out of range.
     """
     source, selection = _select(
-        sample, predictions, columns=columns, exclude=exclude, time_column=time_column, timezone=timezone
+        sample,
+        sort_predictions(predictions, classes),
+        columns=columns,
+        exclude=exclude,
+        time_column=time_column,
+        timezone=timezone,
     )
     return _decide(source, selection, types or {}, categories=categories, seed=seed, notify=_ignore)
 
 
 def _select(
     data: Any,
-    predictions: Any,
+    predictions: tuple[Mapping[Output, str], Mapping[Output, Any]],
     *,
     columns: Sequence[str] | None,
     exclude: Sequence[str],
     time_column: str | None,
     timezone: str,
 ) -> tuple[Source, Selection]:
-    named, given = sort_predictions(predictions)
+    named, given = predictions
     chosen = None if columns is None else tuple(columns)
     return open_source(data), Selection(chosen, tuple(exclude), time_column, timezone, named, given)
 

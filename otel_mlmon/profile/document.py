@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -186,6 +185,8 @@ class Profile:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a file, whole or not at all: readers see the old one or the new one."""
+        import tempfile
+
         target = Path(path)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         try:

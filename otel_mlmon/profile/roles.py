@@ -100,7 +100,9 @@ class Selection:
         return Block(chunk.rows, features, outputs, time)
 
 
-def sort_predictions(predictions: Any) -> tuple[dict[Output, str], dict[Output, Any]]:
+def sort_predictions(
+    predictions: Any, classes: Sequence[Any] | None = None
+) -> tuple[dict[Output, str], dict[Output, Any]]:
     """Names of columns, and columns, by role.
 
     One array: floats that all lie in [0, 1] are a score, other floats a value, strings, integers and booleans a class.
@@ -109,6 +111,7 @@ def sort_predictions(predictions: Any) -> tuple[dict[Output, str], dict[Output, 
 
     Args:
         predictions: None, the name of a column, an array, or a dict of roles ("value", "class", "score") to these.
+        classes: labels of the columns of class probabilities; else they are their numbers.
 
     Raises:
         SourceError: it is none of them.
@@ -136,8 +139,17 @@ def sort_predictions(predictions: Any) -> tuple[dict[Output, str], dict[Output, 
     if getattr(predictions, "ndim", 1) == 2 and predictions.shape[1] > 1:
         scores = np.asarray(predictions, dtype=np.float64)
         score = scores[:, 1] if scores.shape[1] == 2 else scores.max(axis=1)
-        return {}, {"score": score, "class": scores.argmax(axis=1)}
+        return {}, {"score": score, "class": _label(scores.argmax(axis=1), scores.shape[1], classes)}
     return {}, {"prediction": _flatten(predictions)}
+
+
+def _label(largest: NDArray[np.intp], columns: int, classes: Sequence[Any] | None) -> NDArray[Any]:
+    if classes is None:
+        return largest
+    if len(classes) != columns:
+        raise SourceError(f"classes: {len(classes)} labels for {columns} columns of predictions")
+    labels: NDArray[Any] = np.asarray(classes)[largest]
+    return labels
 
 
 def _flatten(values: Any) -> Any:

@@ -572,6 +572,14 @@ def test_scores_of_two_classes_are_those_of_the_second_and_of_more_the_largest()
     assert three["score"].histogram.sum == pytest.approx(1.2)
 
 
+def test_classes_name_the_columns_of_scores():
+    scores = np.array([[0.8, 0.2], [0.1, 0.9], [0.6, 0.4]])
+    named = roles_of(build({"x": np.zeros(3)}, predictions=scores, classes=np.array(["on time", "late"])))["class"]
+    assert (named.variable.axis.names, named.histogram.counts.tolist()) == (("on time", "late"), [2, 1, 0, 0])
+    with pytest.raises(SourceError, match="classes: 3 labels for 2 columns"):
+        build({"x": np.zeros(3)}, predictions=scores, classes=["a", "b", "c"])
+
+
 def test_predictions_may_be_columns(rows, tmp_path):
     data = {**rows, "p": np.linspace(0, 1, 1_000), "label": ["late", "on time"] * 500}
     pa.parquet.write_table(pa.table(data), tmp_path / "a.parquet")
