@@ -169,6 +169,9 @@ def _read_arrow(column: Any) -> Physical:
 
 def _read_objects(values: list[Any]) -> Physical:
     """Python values: the kind is what most of them are; the others are left out."""
+    if set(map(type, values)) <= {str, type(None)}:  # by far the most frequent case
+        strings = np.array(values, dtype=object)
+        return _settle("string", strings, np.array([value is not None for value in values], dtype=bool))
     kinds = [_kind_of(value) for value in values]
     sizes = Counter(kind for kind in kinds if kind != "empty")
     if not sizes:
