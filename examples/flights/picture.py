@@ -79,9 +79,12 @@ def draw_panels(figure: Any, run: Run, profile: Profile, found: tuple[Finding, .
             label="now",
         )
         ticks = np.linspace(0, before.size - 2, 4).round().astype(int)
-        axis.set_xticks(ticks + 0.5, [f"{bounds[i]:.3g}" for i in ticks])
+        axis.set_xticks(
+            ticks + 0.5, [f"{bounds[i]:.4g}" if abs(bounds[i]) < 1e4 else f"{bounds[i]:.1e}" for i in ticks]
+        )
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
-        axis.legend(frameon=False, fontsize=8, loc="upper right")
+        axis.set_ylim(0, 1.25 * axis.get_ylim()[1])
+        axis.legend(frameon=False, fontsize=8, loc="upper right", ncols=2, borderaxespad=0)
     for axis in axes[len(chosen) :]:
         axis.set_axis_off()
 

@@ -57,15 +57,7 @@ class Stage:
         command += ["--data", self._folder / "data", "--listen", f"127.0.0.1:{self._otlp}"]
         self._processor = self._start("processor", [*command, "--http", f"127.0.0.1:{self._http}"])
         self._wait(self._is_ready, "the processor to be ready")
-        for number, share in enumerate(self._shares, 1):
-            environment = {
-                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self._otlp}",
-                "OTEL_SERVICE_NAME": "flights",
-                "OMP_NUM_THREADS": "1",  # replicas share the cores
-                "OTEL_RESOURCE_ATTRIBUTES": f"service.instance.id=replica-{number}",
-            }
-            command = [sys.executable, HERE / "replica.py", self._model, share]
-            self._replicas.append(self._start(f"replica-{number}", command, environment))
+        self._replicas = [self._start_replica(number, share) for number, share in enumerate(self._shares, 1)]
         for replica in self._replicas:
             self._answer(replica)
         return self

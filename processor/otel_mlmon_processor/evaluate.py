@@ -264,7 +264,7 @@ def _outside(axis: Axis | None, cells: Counts | None) -> int:
 def compare_replicas(view: ModelView, key: VariableKey, reference: Reference) -> tuple[ReplicaEffect, ...]:
     """The replicas that differ most from the others together, those farthest from the reference first.
 
-    Compared are the distribution of the valid values and the share of those that are not valid; the larger effect counts.
+    Compared are the distribution of the valid values and the share of those that are not; the larger effect counts.
     """
     axis, held = reference.variable.axis, reference.histogram
     names: list[str] = []

@@ -99,7 +99,7 @@ def find_replicas(role: str, name: str, replicas: Sequence[ReplicaEffect], toler
     if not apart:
         return []
     worst = apart[0]
-    said = f"replica {worst.replica} differs from the others" + (f", {worst.text}" if worst.text else "")
+    said = f"{worst.replica} differs from the other replicas" + (f", {worst.text}" if worst.text else "")
     return [Finding(role, name, "replica", worst.lower, said)]
 
 
