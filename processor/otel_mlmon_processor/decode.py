@@ -6,6 +6,7 @@ request is used.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -51,6 +52,7 @@ ENVIRONMENT: Final = "deployment.environment.name"
 
 LARGEST_COUNT: Final = 2**48  # so that thousands of points of this size still add up in 64 bits
 LATEST_TIME: Final = 2**63 - 1
+_COMMON_BOUNDS: Final = 256
 NO_RECORDED_VALUE: Final = 1  # a flag of OTLP: the point says only that its stream has ended
 NOT_ML: Final = "not_ml"
 
@@ -267,7 +269,8 @@ def _read_times(start: int, end: int) -> tuple[int, int]:
 def _read_attributes(attributes: Sequence[KeyValue], limits: DecodeLimits) -> Attributes:
     if len(attributes) > limits.attributes:
         raise _UnusableError("attributes")
-    read = sorted((pair.key, _read_text(pair.value)) for pair in attributes)
+    read = [(pair.key, pair.value.string_value or _read_text(pair.value)) for pair in attributes]
+    read.sort()
     for key, value in read:
         if len(key) > limits.text or len(value) > limits.text:
             raise _UnusableError("attribute_size")
@@ -310,12 +313,22 @@ def _read_explicit(point: HistogramDataPoint, limits: DecodeLimits) -> Explicit:
         raise _UnusableError("too_many_cells")
     if cells != len(point.explicit_bounds) + 1:
         raise _UnusableError("cells")  # also histograms without cells: they have no distribution to count
-    counts = _count_cells(point.bucket_counts, point.count)
-    bounds = np.array(point.explicit_bounds, dtype=np.float64)
-    if not np.isfinite(bounds).all() or (bounds[1:] <= bounds[:-1]).any():
-        raise _UnusableError("bounds")
+    counts = _count_cells(point.bucket_counts[:], point.count)
     counts.setflags(write=False)
-    return Explicit(bounds.tobytes(), counts, _read_sum(point))
+    bounds = tuple(point.explicit_bounds)
+    packed = _pack_bounds(bounds) if len(bounds) <= _COMMON_BOUNDS else _pack_bounds.__wrapped__(bounds)
+    if packed is None:
+        raise _UnusableError("bounds")
+    return Explicit(packed, counts, _read_sum(point))
+
+
+@functools.lru_cache(maxsize=1024)  # a profile's bounds come again with every point; only short ones are kept
+def _pack_bounds(values: tuple[float, ...]) -> bytes | None:
+    """Bytes of the bounds; None where they are not finite and ascending."""
+    bounds = np.array(values, dtype=np.float64)
+    if not np.isfinite(bounds).all() or (bounds[1:] <= bounds[:-1]).any():
+        return None
+    return bounds.tobytes()
 
 
 def _read_exponential(point: ExponentialHistogramDataPoint, limits: DecodeLimits) -> Exponential:
@@ -330,7 +343,7 @@ def _read_exponential(point: ExponentialHistogramDataPoint, limits: DecodeLimits
             raise _UnusableError("bounds")
     if not 0 <= point.zero_threshold < math.inf:
         raise _UnusableError("bounds")
-    _count_cells((*positive.bucket_counts, *negative.bucket_counts, point.zero_count), point.count)
+    _count_cells([*positive.bucket_counts, *negative.bucket_counts, point.zero_count], point.count)
     return Exponential(
         point.scale,
         point.zero_threshold,
@@ -343,17 +356,13 @@ def _read_exponential(point: ExponentialHistogramDataPoint, limits: DecodeLimits
     )
 
 
-def _count_cells(cells: Sequence[int], count: int) -> Counts:
-    """Counts of the cells, checked: none is absurd and they add up."""
+def _count_cells(cells: list[int], count: int) -> Counts:
+    """Counts of the cells, checked: none is absurd and they add up. They are unsigned on the wire."""
     if count > LARGEST_COUNT:
         raise _UnusableError("too_large")
-    try:
-        counts = np.array(cells, dtype=np.int64)
-    except OverflowError:
-        raise _UnusableError("too_large") from None
-    if counts.min() < 0 or counts.max() > LARGEST_COUNT or int(counts.sum()) != count:
+    if sum(cells) != count:  # so none is larger than the count
         raise _UnusableError("counts")
-    return counts
+    return np.array(cells, dtype=np.int64)
 
 
 def _read_sum(point: HistogramDataPoint | ExponentialHistogramDataPoint) -> float | None:

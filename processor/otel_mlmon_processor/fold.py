@@ -16,7 +16,7 @@ from otel_mlmon_processor.exponential import ExponentialSum
 from otel_mlmon_processor.fold_settings import FoldSettings
 from otel_mlmon_processor.generation import Generation, Share
 from otel_mlmon_processor.layout import Slot, Tally
-from otel_mlmon_processor.model import Level, OperationKey
+from otel_mlmon_processor.model import Level, Model, OperationKey
 from otel_mlmon_processor.pack import PackError, pack, unpack
 from otel_mlmon_processor.points import CUMULATIVE, DELTA, Batch, Group, Point
 from otel_mlmon_processor.producers import DROPPED, INFO, LEVEL, OPERATION, ProducerState, Series, UnusableError
@@ -31,7 +31,14 @@ FORMAT: Final = 1  # of the dump
 AHEAD: Final = "ahead"
 _TOTALS_ONLY: Final = -1
 
-_Additions = dict[tuple[ModelKey, str], dict[Share, list[tuple[Slot, Reading]]]]
+
+class _Additions:
+    """What a request adds, gathered so that each place of time is added to once."""
+
+    def __init__(self, received: int) -> None:
+        self.received = received
+        self.shares: dict[tuple[Model, Generation], dict[Share, list[tuple[Slot, Reading]]]] = {}
+        self.newest: dict[tuple[Model, int, str], int] = {}  # event time by model, producer and replica
 
 
 class FormatError(ValueError):
@@ -83,9 +90,9 @@ class Fold:
         for key in state.sweep():
             self._profiles.forget(key)
         refused: Counter[str] = Counter()
-        additions: _Additions = {}
+        additions = _Additions(received_ns)
         for group in batch.groups:
-            self._apply_group(group, received_ns, additions, refused)
+            self._apply_group(group, additions, refused)
         self._add(additions)
         state.dropped.update(refused)
         state.dropped.update(batch.refused)
@@ -155,7 +162,7 @@ class Fold:
 
     # ---------------------------------------------------------------- one request
 
-    def _apply_group(self, group: Group, received: int, additions: _Additions, refused: Counter[str]) -> None:
+    def _apply_group(self, group: Group, additions: _Additions, refused: Counter[str]) -> None:
         state = self._state
         try:
             producer = state.producer(group.producer)
@@ -166,11 +173,11 @@ class Fold:
             self._profiles.add(producer.number, producer.key(part.model, part.version), part, refused)
         for point in group.points:
             try:
-                self._apply_point(producer, point, received, additions)
+                self._apply_point(producer, point, additions)
             except UnusableError as reason:
                 refused[str(reason)] += 1
 
-    def _apply_point(self, producer: ProducerState, point: Point, received: int, additions: _Additions) -> None:
+    def _apply_point(self, producer: ProducerState, point: Point, additions: _Additions) -> None:
         state = self._state
         series = state.series(producer, point.metric, point.attributes)
         model, kind = series.model, series.meaning.kind
@@ -185,10 +192,10 @@ class Fold:
                 state.duplicates += 1
                 return
             if series.generation is not None:
-                share = self._share(producer, series, point, increase.since, received)
+                share = self._share(producer, series, point, increase.since, additions)
                 bounds = None if isinstance(increase.reading.counts, (int, ExponentialSum)) else increase.reading.bounds
                 slot = state.slot(series, series.generation, bounds)
-                shares = additions.setdefault((model.key, series.generation.hash), {})
+                shares = additions.shares.setdefault((model, series.generation), {})
                 shares.setdefault(share, []).append((slot, increase.reading))
             elif kind == OPERATION:
                 key = OperationKey(point.metric, series.meaning.rest, increase.reading.bounds)
@@ -225,18 +232,19 @@ class Fold:
             return None
         raise UnusableError(verdict)
 
-    def _share(self, producer: ProducerState, series: Series, point: Point, since: int, received: int) -> Share:
+    def _share(self, producer: ProducerState, series: Series, point: Point, since: int, additions: _Additions) -> Share:
         """Where in time the counts of a feature or an output belong."""
         settings, model = self.settings, series.model
         if series.generation is not None:
             series.generation.received = self._state.now
             series.generation.points += 1
         window, span = settings.window_of(point.end), settings.span_of(since, point.end)
-        if point.end > received + settings.ahead_ns:
+        if point.end > additions.received + settings.ahead_ns:
             self._state.dropped[AHEAD] += 1
             return Share(producer.instance, _TOTALS_ONLY, span)
         self._state.late += window < model.last
-        model.note(producer.number, producer.instance, point.end, self._state.now)
+        place = (model, producer.number, producer.instance)
+        additions.newest[place] = max(additions.newest.get(place, 0), point.end)
         return Share(producer.instance, window, span)
 
     def _set_level(self, producer: ProducerState, series: Series, point: Point) -> None:
@@ -253,17 +261,16 @@ class Fold:
             series.model.levels[place] = Level(point.end, value, self._state.now)
 
     def _add(self, additions: _Additions) -> None:
-        for (key, digest), shares in additions.items():
-            model = self._state.models[key]
-            generation = model.generations[digest]
+        for (_, generation), shares in additions.shares.items():
             touched: set[int] = set()
             for share, pairs in shares.items():
-                tally = _gather(pairs, generation)
-                generation.add(share, tally, self.settings)
+                generation.add(share, _gather(pairs, generation), self.settings)
                 touched.add(share.window)
             generation.pack(touched)
-        for key in {key for key, _ in additions}:
-            self._state.models[key].advance(self._state.now, self.settings)
+        for (model, producer, instance), end in additions.newest.items():
+            model.note(producer, instance, end, self._state.now)
+        for model in {model: None for model, _, _ in additions.newest}:
+            model.advance(self._state.now, self.settings)
 
 
 def _gather(pairs: list[tuple[Slot, Reading]], generation: Generation) -> Tally:

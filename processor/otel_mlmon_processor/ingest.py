@@ -310,7 +310,7 @@ class Ingest:
             requests, checkpoints, closing = self._take()
             if requests:
                 self._commit(requests)
-            if checkpoints or closing or self._due():
+            if checkpoints or closing or self._until_due() == 0.0:
                 self._checkpoint(checkpoints)
             if closing:
                 self._journal.close()
@@ -320,21 +320,22 @@ class Ingest:
         """All that waits; waits itself until there is something, or a checkpoint is due."""
         with self._changed:
             while not (self._waiting or self._checkpoints or (self._closing and not self._admitted)):
-                left = self._last_checkpoint + self.settings.checkpoint_age - time.monotonic()
-                self._changed.wait(max(left, 0.0) if self._journal.entries else None)
-                if self._due():
+                left = self._until_due()
+                if left == 0.0:
                     break
+                self._changed.wait(left)
             requests, checkpoints = list(self._waiting), self._checkpoints
             self._waiting.clear()
             self._checkpoints = []
             return requests, checkpoints, self._closing and not self._admitted and not requests
 
-    def _due(self) -> bool:
+    def _until_due(self) -> float | None:
+        """Seconds until a checkpoint is to be made without being asked for; None while there is nothing for it."""
         if not self._journal.entries:
-            return False
-        age = time.monotonic() - self._last_checkpoint
-        full = self._journal.bytes >= self.settings.checkpoint_bytes and age >= _PAUSE
-        return full or age >= self.settings.checkpoint_age
+            return None
+        full = self._journal.bytes >= self.settings.checkpoint_bytes
+        wait = min(_PAUSE, self.settings.checkpoint_age) if full else self.settings.checkpoint_age
+        return max(self._last_checkpoint + wait - time.monotonic(), 0.0)
 
     def _commit(self, requests: list[_Request]) -> None:
         now = self._clock()
