@@ -160,6 +160,12 @@ METRIC_ML_REFERENCE_AGE: Final = Metric(
     "s",
     "Time since the profile was built.",
 )
+METRIC_ML_REFERENCE_ROWS: Final = Metric(
+    "ml.reference.rows",
+    "gauge",
+    "{row}",
+    "Rows that the profile was built from.",
+)
 METRIC_MLMON_RECORDER_DROPPED: Final = Metric(
     "mlmon.recorder.dropped",
     "counter",

@@ -90,9 +90,7 @@ class Stage:
 
         def reached() -> bool:
             text = urllib.request.urlopen(self.url, timeout=10).read().decode()
-            for seen in read_models(text).values():
-                if seen.window_end >= until:
-                    found.append((seen, text))
+            found.extend((seen, text) for seen in read_models(text).values() if seen.window_end >= until)
             return bool(found)
 
         self._wait(reached, f"the window to reach {until}")

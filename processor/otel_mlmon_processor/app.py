@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 
@@ -25,6 +26,7 @@ from otel_mlmon_processor.snapshot import ModelState, Snapshot
 from otel_mlmon_processor.windows import ModelKey
 
 _LOG = logging.getLogger(__name__)
+SAID: Final = 5  # findings in a log line
 _NOTHING = IngestCounters(
     received={},
     refused={},
@@ -140,9 +142,9 @@ class Processor:
         before, after = self._said.get(key, ()), tuple(f"{f.label} ({f.kind})" for f in model.findings)
         raised, cleared = Counter(after) - Counter(before), Counter(before) - Counter(after)
         if raised:
-            _LOG.warning(
-                "changed: %s: %s", name, "; ".join(str(f) for f in model.findings if f"{f.label} ({f.kind})" in raised)
-            )
+            new = [str(finding) for finding in model.findings if f"{finding.label} ({finding.kind})" in raised]
+            more = f"; and {len(new) - SAID} more" if len(new) > SAID else ""
+            _LOG.warning("changed: %s: %s%s", name, "; ".join(new[:SAID]), more)
         if cleared:
             _LOG.info("as before again: %s: %s", name, ", ".join(cleared))
         self._said[key] = after

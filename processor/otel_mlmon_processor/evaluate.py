@@ -243,7 +243,7 @@ def rate_quality(reference: Reference | None, counts: VariableCounts, pair: Comp
     axis = reference.variable.axis if reference is not None else None
     current = count_quality(axis, counts.categories, _outside(axis, pair.cells if pair else None), counts.invalid)
     if reference is None:
-        return {name: make_rate(count, counts.seen, None) for name, count in current.items()}
+        return {name: make_rate(name, count, counts.seen, None) for name, count in current.items()}
     held = reference.histogram
     before = {
         QualityMeasure.MISSING: held.invalid.missing + held.invalid.nan,
@@ -251,8 +251,7 @@ def rate_quality(reference: Reference | None, counts: VariableCounts, pair: Comp
         QualityMeasure.OUT_OF_RANGE: _outside(axis, held.counts),
         QualityMeasure.UNSEEN: int(held.counts[-1]) if isinstance(axis, CategoryAxis) else 0,
     }
-    seen = max(held.seen, 1)
-    return {name: make_rate(count, counts.seen, before[name] / seen) for name, count in current.items()}
+    return {name: make_rate(name, count, counts.seen, (before[name], held.seen)) for name, count in current.items()}
 
 
 def _outside(axis: Axis | None, cells: Counts | None) -> int:
@@ -292,10 +291,10 @@ def compare_replicas(view: ModelView, key: VariableKey, reference: Reference) ->
     far = np.where(enough, effect(p, base).estimate, -np.inf)
     found = []
     for i, name in enumerate(names):
-        share = int(others[i, -1]) / max(int(others[i].sum()), 1)
-        broken = make_rate(int(each[i, -1]), int(each[i].sum()), share)
+        rest_of = int(others[i, -1]), int(others[i].sum())
+        broken = make_rate(QualityMeasure.MISSING, int(each[i, -1]), int(each[i].sum()), rest_of)
         if broken.effect > lower[i]:
-            said = say_rate(QualityMeasure.MISSING, share, broken.rate)
+            said = say_rate(QualityMeasure.MISSING, broken.reference or 0.0, broken.rate)
             found.append((max(far[i], broken.effect), ReplicaEffect(name, broken.effect, said)))
         elif np.isfinite(lower[i]):
             shift = find_shift(reference, each[i, :-1], others[i, :-1], float(differences[i]))

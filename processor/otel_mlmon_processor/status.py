@@ -68,12 +68,13 @@ class Seen:
     def _find(self, role: str, name: str) -> Iterator[Finding]:
         variable = (role, name)
         tolerance = self.values.get(semconv.METRIC_ML_DRIFT_TOLERANCE.name, 0.0)
+        rows = round(self.values.get(semconv.METRIC_ML_REFERENCE_ROWS.name, 0.0))
         seen = round(self.values.get(semconv.METRIC_ML_WINDOW_ROWS.name, 0.0))
         changes = self.change.get(variable, {})
         rates = {}
         for measure, rate in self.quality.get(variable, {}).items():
             before = max(rate - changes.get(measure, 0.0), 0.0)
-            rates[measure] = make_rate(round(rate * seen), seen, before)
+            rates[measure] = make_rate(measure, round(rate * seen), seen, (round(before * rows), rows))
         drift = self.drift.get(variable, {})
         yield from find_quality(role, name, rates, tolerance)
         shift = Shift(mean=drift.get(DriftMeasure.MEAN_SHIFT))
@@ -93,6 +94,7 @@ def read_models(text: str) -> dict[Model, Seen]:
             semconv.METRIC_ML_WINDOW_END,
             semconv.METRIC_ML_WINDOW_ROWS,
             semconv.METRIC_ML_DRIFT_TOLERANCE,
+            semconv.METRIC_ML_REFERENCE_ROWS,
             semconv.METRIC_ML_MODEL_REPLICAS,
             semconv.METRIC_MLMON_PROCESSOR_LAG,
         )

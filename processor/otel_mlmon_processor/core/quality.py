@@ -24,12 +24,14 @@ class Rate:
         count, seen: the current one is count / seen.
         reference: the reference's rate; None where it is not known.
         lower: exact 95 % lower bound of the current rate (Clopper-Pearson).
+        allowed: exact 95 % upper bound p0 of the reference's rate, as 1.1 p0 + 1e-4.
     """
 
     count: int
     seen: int
     reference: float | None
     lower: float
+    allowed: float
 
     @property
     def rate(self) -> float:
@@ -38,19 +40,29 @@ class Rate:
 
     @property
     def effect(self) -> float:
-        """Effect D of the bound over the allowed rate q = 1.1 p0 + 1e-4: (p - q)^2 / (q (1 - q)); 0 below it."""
-        if self.reference is None:
+        """Effect D of the lower bound p over what is allowed, q: (p - q)^2 / (q (1 - q)); 0 where p is below it."""
+        if self.reference is None or self.lower <= self.allowed:
             return 0.0
-        allowed = min(SLACK * self.reference + FLOOR, 1.0)
-        if self.lower <= allowed:
-            return 0.0
-        return (self.lower - allowed) ** 2 / (allowed * (1 - allowed))
+        return (self.lower - self.allowed) ** 2 / (self.allowed * (1 - self.allowed))
 
 
-def make_rate(count: int, seen: int, reference: float | None) -> Rate:
-    """A rate with its exact lower bound; the bound is 0 where nothing was counted."""
+def make_rate(measure: str, count: int, seen: int, before: tuple[int, int] | None) -> Rate:
+    """A rate with its exact bounds.
+
+    Args:
+        measure: a QualityMeasure. The reference's range is that of its own m values, so what lies outside of it has a
+            rate of about 2 / m, although none of them does; likewise one category more may exist than were seen.
+        count: current.
+        seen: current.
+        before: both of the reference; None where it is not known.
+    """
     lower = float(beta.ppf(1 - CONFIDENCE, count, seen - count + 1)) if 0 < count <= seen else 0.0
-    return Rate(count, seen, reference, lower)
+    if before is None:
+        return Rate(count, seen, None, lower, 1.0)
+    known, total = before
+    hidden = {QualityMeasure.OUT_OF_RANGE: 2, QualityMeasure.UNSEEN: 1}.get(measure, 0)
+    upper = float(beta.ppf(CONFIDENCE, known + hidden + 1, total - known)) if known < total else 1.0
+    return Rate(count, seen, known / max(total, 1), lower, min(SLACK * upper + FLOOR, 1.0))
 
 
 def count_quality(

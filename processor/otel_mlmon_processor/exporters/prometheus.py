@@ -99,6 +99,8 @@ def _model_families(models: Sequence[ModelState], now: float) -> Iterator[Metric
     yield _family(semconv.METRIC_ML_MODEL_INFO, info)
     yield _family(semconv.METRIC_ML_MODEL_REPLICAS, each(lambda m: m.view.active_replicas))
     yield _family(semconv.METRIC_ML_DRIFT_TOLERANCE, each(lambda m: m.tolerance))
+    profiles = [(model_labels(m.view.key), m.profile.rows) for m in models if m.profile is not None]
+    yield _family(semconv.METRIC_ML_REFERENCE_ROWS, profiles)
     yield _family(semconv.METRIC_ML_WINDOW_ROWS, each(lambda m: m.rows))
     yield _family(semconv.METRIC_ML_INFERENCE_ACTIVE_CALLS, each(lambda m: m.view.active_calls))
     yield _family(semconv.METRIC_ML_WINDOW_END, [(model_labels(m.view.key), m.view.end) for m in known])
