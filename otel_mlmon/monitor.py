@@ -109,6 +109,7 @@ class Monitor:
         self._totals_start: int | None = None
         self._totals_end = 0
         self._exports = 0
+        self._live = False
         self._operation_totals = OperationTotals()
         self._resource: Resource | None = None
         self.scope = InstrumentationScope(SCOPE, attributes={semconv.ML_PRODUCER_INCARNATION: os.urandom(8).hex()})
@@ -281,8 +282,11 @@ class Monitor:
             else:
                 for (start, end), tallies in replayed:
                     self._add_cumulative(points, tallies, start, end)
-                if live or not replayed:
+                self._live = self._live or bool(live)
+                if self._live:
                     self._add_cumulative(points, live, self._started, now)
+                elif self._totals and not replayed:  # the past that was replayed has not moved on to now
+                    points.add_tallies(self._totals, self._totals_start or 0, self._totals_end)
                 self._operation_totals.merge(operations)
                 points.add_operations(self._operation_totals, self._started, now)
             self._collected = now
