@@ -26,7 +26,7 @@ class Sample:
 
     def __init__(self, rng: np.random.Generator, most: int | None = None) -> None:
         self._rng = rng
-        self._most = most
+        self.most = most
         self._parts: list[tuple[NDArray[np.float64], dict[str, Physical]]] = []
         self._held = 0
         self._limit = 1.0
@@ -41,19 +41,19 @@ class Sample:
 
     def add(self, columns: Mapping[str, Physical]) -> None:
         """Keep the chosen rows."""
-        if self._most is None:
-            self._most = min(ROWS, max(LEAST, CELLS // max(1, len(columns))))
+        if self.most is None:
+            self.most = min(ROWS, max(LEAST, CELLS // max(1, len(columns))))
         self._parts.append((self._chosen, dict(columns)))
         self._held += self._chosen.size
-        if self._held > 2 * self._most:
+        if self._held > 2 * self.most:
             self._shrink()
 
     def _shrink(self) -> None:
         """Drop what has larger numbers than the `most` smallest."""
-        if self._most is None or self._held <= self._most:
+        if self.most is None or self._held <= self.most:
             return
         every = np.concatenate([numbers for numbers, _ in self._parts])
-        self._limit = float(np.partition(every, self._most)[self._most])
+        self._limit = float(np.partition(every, self.most)[self.most])
         parts = []
         for numbers, columns in self._parts:
             kept = numbers < self._limit
