@@ -6,38 +6,40 @@ request is used.
 
 from __future__ import annotations
 
-import functools
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
-import numpy as np
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
-    ExponentialHistogramDataPoint,
-    HistogramDataPoint,
     Metric,
-    NumberDataPoint,
 )
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_mlmon import semconv
+from otel_mlmon_processor.point_values import (
+    DEFAULT_LIMITS,
+    DecodeLimits,
+    UnreadablePointError,
+    read_attributes,
+    read_count,
+    read_explicit,
+    read_exponential,
+    read_gauge,
+    read_level,
+    read_text,
+    read_times,
+)
 from otel_mlmon_processor.points import (
     CUMULATIVE,
     DELTA,
     GAUGE,
-    Attributes,
     Batch,
-    Counts,
-    Explicit,
-    Exponential,
     Group,
     Point,
     Producer,
@@ -50,38 +52,12 @@ SERVICE_NAME: Final = "service.name"
 SERVICE_INSTANCE: Final = "service.instance.id"
 ENVIRONMENT: Final = "deployment.environment.name"
 
-LARGEST_COUNT: Final = 2**48  # so that thousands of points of this size still add up in 64 bits
-LATEST_TIME: Final = 2**63 - 1
-_COMMON_BOUNDS: Final = 256
 NO_RECORDED_VALUE: Final = 1  # a flag of OTLP: the point says only that its stream has ended
 NOT_ML: Final = "not_ml"
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeLimits:
-    """Sizes above which a point is refused.
-
-    Args:
-        cells: of a histogram.
-        attributes: of a point.
-        text: characters of an attribute's name or value.
-        profile_part: bytes of a part of a profile.
-        profile_parts: parts of a profile.
-    """
-
-    cells: int = 4096
-    attributes: int = 32
-    text: int = 1024
-    profile_part: int = 2 * 1024 * 1024
-    profile_parts: int = 64
-
-
 class MalformedError(ValueError):
     """The bytes are not a request of this signal."""
-
-
-class _UnusableError(Exception):
-    """One point cannot be used; the argument is the reason."""
 
 
 # What the model process sends and the fold uses; a metric that is not here is none of ours.
@@ -119,7 +95,7 @@ _UNUSED: Final = frozenset(
 METRICS: Final = _HISTOGRAMS | _COUNTERS | _LEVELS | _GAUGES
 
 
-def decode_metrics(body: bytes, limits: DecodeLimits = DecodeLimits()) -> Batch:
+def decode_metrics(body: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Batch:
     """Points of a metrics request.
 
     Raises:
@@ -142,7 +118,7 @@ def decode_metrics(body: bytes, limits: DecodeLimits = DecodeLimits()) -> Batch:
     return tally.finish(groups)
 
 
-def decode_logs(body: bytes, limits: DecodeLimits = DecodeLimits()) -> Batch:
+def decode_logs(body: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Batch:
     """Parts of profiles in a logs request.
 
     Raises:
@@ -161,7 +137,7 @@ def decode_logs(body: bytes, limits: DecodeLimits = DecodeLimits()) -> Batch:
                     continue
                 try:
                     parts.append(_read_part(record, limits))
-                except _UnusableError as reason:
+                except UnreadablePointError as reason:
                     tally.refused[str(reason)] += 1
             if parts:
                 producer = _read_producer(resource_logs.resource, scope_logs.scope.attributes, limits)
@@ -217,7 +193,7 @@ def _read_metric(metric: Metric, points: list[Point], tally: _Tally, limits: Dec
         return
     try:
         read, temporality = _reader(metric, data)
-    except _UnusableError as reason:
+    except UnreadablePointError as reason:
         tally.refuse(str(reason), len(held))
         return
     for point in held:
@@ -225,10 +201,10 @@ def _read_metric(metric: Metric, points: list[Point], tally: _Tally, limits: Dec
             tally.ignored["no_recorded_value"] += 1
             continue
         try:
-            start, end = _read_times(point.start_time_unix_nano, point.time_unix_nano)
-            attributes = _read_attributes(point.attributes, limits)
+            start, end = read_times(point.start_time_unix_nano, point.time_unix_nano)
+            attributes = read_attributes(point.attributes, limits)
             points.append(Point(metric.name, attributes, temporality, start, end, read(point, limits)))
-        except _UnusableError as reason:
+        except UnreadablePointError as reason:
             tally.refused[str(reason)] += 1
 
 
@@ -240,56 +216,24 @@ def _reader(metric: Metric, data: str | None) -> tuple[_Reader, int]:
     name = metric.name
     if name in _HISTOGRAMS:
         if data == "histogram":
-            return _read_explicit, _temporality(metric.histogram.aggregation_temporality)
+            return read_explicit, _temporality(metric.histogram.aggregation_temporality)
         if data == "exponential_histogram":
-            return _read_exponential, _temporality(metric.exponential_histogram.aggregation_temporality)
+            return read_exponential, _temporality(metric.exponential_histogram.aggregation_temporality)
     elif name in _GAUGES:
         if data == "gauge":
-            return _read_gauge, GAUGE
+            return read_gauge, GAUGE
     elif data == "sum":
         if name in _COUNTERS and metric.sum.is_monotonic:
-            return _read_count, _temporality(metric.sum.aggregation_temporality)
+            return read_count, _temporality(metric.sum.aggregation_temporality)
         if name in _LEVELS and not metric.sum.is_monotonic:
-            return _read_level, _temporality(metric.sum.aggregation_temporality)
-    raise _UnusableError("instrument")
+            return read_level, _temporality(metric.sum.aggregation_temporality)
+    raise UnreadablePointError("instrument")
 
 
 def _temporality(value: int) -> int:
     if value not in (DELTA, CUMULATIVE):  # the numbers are those of OTLP
-        raise _UnusableError("temporality")
+        raise UnreadablePointError("temporality")
     return value
-
-
-def _read_times(start: int, end: int) -> tuple[int, int]:
-    if not 0 < end <= LATEST_TIME or start > LATEST_TIME:
-        raise _UnusableError("time")
-    return start, end
-
-
-def _read_attributes(attributes: Sequence[KeyValue], limits: DecodeLimits) -> Attributes:
-    if len(attributes) > limits.attributes:
-        raise _UnusableError("attributes")
-    read = [(pair.key, pair.value.string_value or _read_text(pair.value)) for pair in attributes]
-    read.sort()
-    for key, value in read:
-        if len(key) > limits.text or len(value) > limits.text:
-            raise _UnusableError("attribute_size")
-    return tuple(read)
-
-
-def _read_text(value: AnyValue) -> str:
-    kind = value.WhichOneof("value")
-    if kind == "string_value":
-        return value.string_value
-    if kind == "int_value":
-        return str(value.int_value)
-    if kind == "bool_value":
-        return "true" if value.bool_value else "false"
-    if kind == "double_value":
-        return repr(value.double_value)
-    if kind is None:
-        return ""
-    raise _UnusableError("attributes")
 
 
 _IDENTITY: Final = (SERVICE_NAMESPACE, SERVICE_NAME, SERVICE_INSTANCE, ENVIRONMENT)
@@ -301,107 +245,17 @@ def _read_producer(resource: Resource, scope: Iterable[KeyValue], limits: Decode
     marks = {pair.key: pair.value for pair in scope if pair.key == semconv.ML_PRODUCER_INCARNATION}
     values = (*(identity.get(key) for key in _IDENTITY), marks.get(semconv.ML_PRODUCER_INCARNATION))
     try:
-        read = [_read_text(value) if value is not None else "" for value in values]
-    except _UnusableError:
+        read = [read_text(value) if value is not None else "" for value in values]
+    except UnreadablePointError:
         return None
     return Producer(*read) if max(map(len, read)) <= limits.text else None
 
 
-def _read_explicit(point: HistogramDataPoint, limits: DecodeLimits) -> Explicit:
-    cells = len(point.bucket_counts)
-    if cells > limits.cells:
-        raise _UnusableError("too_many_cells")
-    if cells != len(point.explicit_bounds) + 1:
-        raise _UnusableError("cells")  # also histograms without cells: they have no distribution to count
-    counts = _count_cells(point.bucket_counts[:], point.count)
-    counts.setflags(write=False)
-    bounds = tuple(point.explicit_bounds)
-    packed = _pack_bounds(bounds) if len(bounds) <= _COMMON_BOUNDS else _pack_bounds.__wrapped__(bounds)
-    if packed is None:
-        raise _UnusableError("bounds")
-    return Explicit(packed, counts, _read_sum(point))
-
-
-@functools.lru_cache(maxsize=1024)  # a profile's bounds come again with every point; only short ones are kept
-def _pack_bounds(values: tuple[float, ...]) -> bytes | None:
-    """Bytes of the bounds; None where they are not finite and ascending."""
-    bounds = np.array(values, dtype=np.float64)
-    if not np.isfinite(bounds).all() or (bounds[1:] <= bounds[:-1]).any():
-        return None
-    return bounds.tobytes()
-
-
-def _read_exponential(point: ExponentialHistogramDataPoint, limits: DecodeLimits) -> Exponential:
-    positive, negative = point.positive, point.negative
-    if len(positive.bucket_counts) + len(negative.bucket_counts) > limits.cells:
-        raise _UnusableError("too_many_cells")
-    if not -10 <= point.scale <= 20:
-        raise _UnusableError("scale")
-    reach = 1100 << max(point.scale, 0)  # 2**1100 is beyond every float
-    for buckets in (positive, negative):
-        if not -reach <= buckets.offset <= reach - len(buckets.bucket_counts):
-            raise _UnusableError("bounds")
-    if not 0 <= point.zero_threshold < math.inf:
-        raise _UnusableError("bounds")
-    _count_cells([*positive.bucket_counts, *negative.bucket_counts, point.zero_count], point.count)
-    return Exponential(
-        point.scale,
-        point.zero_threshold,
-        point.zero_count,
-        positive.offset,
-        tuple(positive.bucket_counts),
-        negative.offset,
-        tuple(negative.bucket_counts),
-        _read_sum(point),
-    )
-
-
-def _count_cells(cells: list[int], count: int) -> Counts:
-    """Counts of the cells, checked: none is absurd and they add up. They are unsigned on the wire."""
-    if count > LARGEST_COUNT:
-        raise _UnusableError("too_large")
-    if sum(cells) != count:  # so none is larger than the count
-        raise _UnusableError("counts")
-    return np.array(cells, dtype=np.int64)
-
-
-def _read_sum(point: HistogramDataPoint | ExponentialHistogramDataPoint) -> float | None:
-    if not point.HasField("sum"):
-        return None
-    if not math.isfinite(point.sum):
-        raise _UnusableError("sum")
-    return point.sum
-
-
-def _read_level(point: NumberDataPoint, _: DecodeLimits) -> int:
-    kind = point.WhichOneof("value")
-    value: float = point.as_int if kind == "as_int" else point.as_double
-    if kind is None or not math.isfinite(value) or value != int(value):
-        raise _UnusableError("not_an_integer")
-    if abs(value) > LARGEST_COUNT:
-        raise _UnusableError("too_large")
-    return int(value)
-
-
-def _read_count(point: NumberDataPoint, limits: DecodeLimits) -> int:
-    value = _read_level(point, limits)
-    if value < 0:
-        raise _UnusableError("negative")
-    return value
-
-
-def _read_gauge(point: NumberDataPoint, _: DecodeLimits) -> int:
-    """A gauge is read for its attributes."""
-    if point.WhichOneof("value") is None:
-        raise _UnusableError("not_an_integer")
-    return 1
-
-
 def _read_part(record: LogRecord, limits: DecodeLimits) -> ProfilePart:
-    values = dict(_read_attributes(record.attributes, limits))
+    values = dict(read_attributes(record.attributes, limits))
     body = record.body.bytes_value
     if not body or len(body) > limits.profile_part:
-        raise _UnusableError("profile_part")
+        raise UnreadablePointError("profile_part")
     try:
         part, parts = int(values[semconv.ML_REFERENCE_PART]), int(values[semconv.ML_REFERENCE_PARTS])
         read = ProfilePart(
@@ -413,7 +267,7 @@ def _read_part(record: LogRecord, limits: DecodeLimits) -> ProfilePart:
             body,
         )
     except (KeyError, ValueError):
-        raise _UnusableError("profile_part") from None
+        raise UnreadablePointError("profile_part") from None
     if not 1 <= part <= parts <= limits.profile_parts:
-        raise _UnusableError("profile_part")
+        raise UnreadablePointError("profile_part")
     return read

@@ -1,0 +1,87 @@
+"""Values around taking in requests: settings, outcomes, refusals, counters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import grpc
+
+from otel_mlmon_processor.fold import FoldCounters
+from otel_mlmon_processor.point_values import DecodeLimits
+
+
+class RefusedError(Exception):
+    """A request is not accepted.
+
+    Args:
+        code: for the client; RESOURCE_EXHAUSTED and UNAVAILABLE mean that it may try again.
+        reason: short and of a bounded number, for counting.
+        message: for people.
+        retry_after: seconds after which to try again, where that can help.
+    """
+
+    def __init__(self, code: grpc.StatusCode, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an accepted request.
+
+    Args:
+        items: data points, spans or log records in it.
+        refused: by reason, those that can never be used.
+    """
+
+    items: int
+    refused: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSettings:
+    """How requests are taken in.
+
+    Args:
+        pending: requests that may wait for their commit; further ones are asked to come again.
+        pending_bytes: the same in bytes.
+        retry_after: seconds after which they are asked to come.
+        checkpoint_bytes: a checkpoint is made when the journal holds so much,
+        checkpoint_age: or when the last one is so old, in seconds.
+        limits: sizes in a request.
+    """
+
+    pending: int = 128
+    pending_bytes: int = 64 * 1024 * 1024
+    retry_after: float = 1.0
+    checkpoint_bytes: int = 64 * 1024 * 1024
+    checkpoint_age: float = 60.0
+    limits: DecodeLimits = field(default_factory=DecodeLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class IngestCounters:
+    """Of the process (received, refused, ignored) and of the fold, which outlives it.
+
+    Args:
+        received: by signal, items of acknowledged requests.
+        refused: by signal and reason, requests that were not accepted.
+        ignored: by reason, acknowledged items that are none of ours or hold no value.
+        journal_entries, journal_bytes: since the last checkpoint.
+        fold: what became of the points.
+        models: held.
+        waiting: requests that are being taken in.
+    """
+
+    received: Mapping[str, int]
+    refused: Mapping[tuple[str, str], int]
+    ignored: Mapping[str, int]
+    journal_entries: int
+    journal_bytes: int
+    fold: FoldCounters
+    models: int
+    waiting: int = 0
