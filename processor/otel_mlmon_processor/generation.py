@@ -107,17 +107,14 @@ class Generation:
                         tally.sums[: part.sums.size] += part.sums
         return tally
 
-    def recent(self, settings: FoldSettings) -> dict[str, Tally]:
-        """Copies of each replica's counts over the last half to whole sliding window."""
+    def recent(self, settings: FoldSettings) -> dict[str, list[Tally]]:
+        """Copies of the counts that make up each replica's last half to whole sliding window."""
         newest = self.last // settings.half
-        recent: dict[str, Tally] = {}
-        for instance, halves in self.halves.items():
-            tally = Tally()
-            for half in (newest - 1, newest):
-                if half in halves:
-                    tally.add(halves[half])
-            recent[instance] = tally
-        return recent
+        wanted = (newest - 1, newest)
+        return {
+            instance: [halves[half].copy() for half in wanted if half in halves]
+            for instance, halves in self.halves.items()
+        }
 
     def dump(self) -> list[Any]:
         """As plain values, for the checkpoint."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -29,7 +29,7 @@ class Capture:
     slots: tuple[Slot, ...]
     window: Tally
     total: Tally
-    replicas: Mapping[str, Tally]
+    replicas: Mapping[str, list[Tally]]
     active: int
     operations: tuple[tuple[OperationKey, Any, float], ...]
     active_calls: int
@@ -74,9 +74,7 @@ def build(captured: Capture) -> ModelView:
         end=end / SECOND if known else 0.0,
         window=read_variables(captured.slots, captured.window),
         totals=read_variables(captured.slots, captured.total),
-        replicas=MappingProxyType(
-            {instance: read_variables(captured.slots, tally) for instance, tally in captured.replicas.items()}
-        ),
+        replicas=_Replicas(captured.slots, captured.replicas),
         active_replicas=captured.active,
         operations=_read_operations(captured.operations),
         active_calls=captured.active_calls,
@@ -85,6 +83,30 @@ def build(captured: Capture) -> ModelView:
         watermark=captured.watermark / SECOND,
         others=MappingProxyType(dict(captured.others)),
     )
+
+
+class _Replicas(Mapping[str, Mapping[VariableKey, VariableCounts]]):
+    """Counts by replica, built when asked for: there may be thousands, and they are looked at while an alarm is on."""
+
+    def __init__(self, slots: tuple[Slot, ...], halves: Mapping[str, list[Tally]]) -> None:
+        self._slots = slots
+        self._halves = halves
+        self._built: dict[str, Mapping[VariableKey, VariableCounts]] = {}
+
+    def __getitem__(self, instance: str) -> Mapping[VariableKey, VariableCounts]:
+        built = self._built.get(instance)
+        if built is None:
+            tally = Tally()
+            for half in self._halves[instance]:
+                tally.add(half)
+            built = self._built[instance] = read_variables(self._slots, tally)
+        return built
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._halves)
+
+    def __len__(self) -> int:
+        return len(self._halves)
 
 
 class _Parts:
