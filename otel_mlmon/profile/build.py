@@ -93,6 +93,7 @@ def build_profile(
     with _notified(progress) as notify:
         if plan is None:
             plan = _decide(source, selection, types or {}, categories=categories, seed=seed, notify=notify)
+        _check_outputs(plan, {*selection.named, *selection.given})
         tallies = [Tally(variable) for variable in plan.variables]
         rows = _count(source, selection, tallies, notify)
     weights = _read_importance(importance, plan)
@@ -232,6 +233,18 @@ def _count(source: Source, selection: Selection, tallies: list[Tally], notify: N
         done += block.rows
         notify("counting", done, source.rows)
     return done
+
+
+def _check_outputs(plan: Plan, given: set[Output]) -> None:
+    """Every output of the plan needs predictions."""
+    wanted = [variable.role for variable in plan.variables if variable.role != "feature"]
+    if "prediction" in given and len(wanted) > 1:
+        raise SourceError(
+            f"predictions: the plan has the roles {', '.join(wanted)}; say which, as in {{{wanted[0]!r}: ...}}"
+        )
+    for role in wanted:
+        if role not in given and "prediction" not in given:
+            raise SourceError(f"predictions: the plan has the role {role}, and none are given for it")
 
 
 def _column_for(variable: Variable, block: Block) -> Any:

@@ -62,8 +62,7 @@ def _summarise(reference: Reference) -> tuple[Text, ...]:
     output = variable.role != "feature"
     name = Text(f"-> {variable.name}" if output else variable.name, style="cyan" if output else "")
     kind = variable.dtype if variable.transform == "identity" else variable.transform
-    gone = histogram.invalid.total / histogram.seen if histogram.seen else 0.0
-    missing = Text(format_share(gone), style="red" if gone > 0.05 else "")
+    missing = _tell_invalid(reference)
     if isinstance(variable.axis, CategoryAxis):
         numbers, drawing = ["", "", ""], _name_categories(reference, variable.axis)
     elif not histogram.valid:
@@ -73,6 +72,14 @@ def _summarise(reference: Reference) -> tuple[Text, ...]:
         numbers = [format_number(number) for number in (histogram.min, middle, histogram.max)]
         drawing = spark(reference)
     return (name, Text(kind), Text(f"{histogram.valid:,}"), missing, *map(Text, numbers), Text(drawing, style="green"))
+
+
+def _tell_invalid(reference: Reference) -> Text:
+    """Share of missing values (NaN among them), and of others that are in no cell where there are any."""
+    invalid, seen = reference.histogram.invalid, max(1, reference.histogram.seen)
+    gone, odd = (invalid.missing + invalid.nan) / seen, (invalid.inf + invalid.type) / seen
+    text = format_share(gone) + (f" +{format_share(odd)} invalid" if odd else "")
+    return Text(text, style="red" if gone + odd > 0.05 else "")
 
 
 def _name_categories(reference: Reference, axis: CategoryAxis) -> str:

@@ -15,6 +15,7 @@ from otel_mlmon.numerics.binning import OTHER, UNSEEN, CategoryAxis, NumericAxis
 from otel_mlmon.profile.document import Dtype, Role, Variable
 from otel_mlmon.profile.fields import MAX_TEXT, is_unicode
 from otel_mlmon.profile.physical import Kind, Physical
+from otel_mlmon.profile.sources import SourceError
 
 Type = Literal["numeric", "category", "boolean", "datetime", "text"]
 TYPES: Final[tuple[Type, ...]] = ("numeric", "category", "boolean", "datetime", "text")
@@ -24,6 +25,13 @@ KEPT: Final = 1_000  # further categories that are known by name
 LONG: Final = 40  # characters; strings of that mean length, most of them distinct, are text
 NO_NUMBER: Final = (np.inf, -np.inf)
 
+_FITTING: Final[dict[Type, tuple[Kind, ...]]] = {
+    "numeric": ("boolean", "integer", "float"),
+    "category": ("boolean", "integer", "float", "string"),
+    "boolean": ("boolean", "integer", "float"),
+    "datetime": ("datetime",),
+    "text": ("string",),
+}
 Output = Literal["value", "class", "score", "prediction"]  # "prediction": which of them is found from the values
 
 
@@ -117,25 +125,34 @@ def plan_column(column: Column, categories: int) -> list[Variable]:
     Args:
         column: what is known of it.
         categories: how many are listed, the most frequent ones.
+
+    Raises:
+        SourceError: its values are not of the type that is asked for.
     """
     kind = column.sample.kind
     if column.output is not None:
         return [_plan_output(column, categories)]
     found = column.type or find_type(column.sample, column.scan)
-    if found == "datetime" and kind == "datetime":
+    if column.type is not None and kind != "empty" and kind not in _FITTING[column.type]:
+        raise SourceError(
+            f"types: column {column.name!r} holds values of kind {kind}, which cannot be counted as {column.type}"
+        )
+    if found is None or kind not in _FITTING[found]:
+        return [_feature(column, "empty", CategoryAxis(()))]
+    if found == "datetime":
         return _plan_datetime(column)
-    if found == "text" and kind == "string":
+    if found == "text":
         lengths = np.fromiter(map(len, column.sample.present), dtype=np.float64)
         axis = _numeric_axis(lengths, column.scan.lengths)
         return [Variable(f"{column.name}.length", column.name, "feature", "text", "length", axis)]
-    if found == "numeric" and kind in ("boolean", "integer", "float") and np.isfinite(column.scan.least):
-        axis = _numeric_axis(column.sample.present, (column.scan.least, column.scan.greatest))
-        return [_feature(column, kind, axis)]
-    if found == "boolean" and kind in ("boolean", "integer", "float"):
+    if found == "boolean":
         return [_feature(column, "boolean", _boolean_axis(column.sample))]
-    if found == "category" and kind not in ("empty", "other"):
+    if found == "category":
         return [_feature(column, kind, _category_axis(column, categories))]
-    return [_feature(column, "empty", CategoryAxis(()))]
+    if not np.isfinite(column.scan.least):  # nothing but infinite values
+        return [_feature(column, "empty", CategoryAxis(()))]
+    axis = _numeric_axis(column.sample.present, (column.scan.least, column.scan.greatest))
+    return [_feature(column, kind, axis)]
 
 
 def find_type(sample: Physical, scan: Scan) -> Type | None:

@@ -432,6 +432,7 @@ def test_categories_are_ordered_by_how_many_they_are(rows):
 def test_wrong_options_are_named(rows):
     for options, message in [
         ({"types": {"nope": "numeric"}}, "types: no column 'nope'"),
+        ({"types": {"word": "datetime"}}, "'word' holds values of kind string, which cannot be counted as datetime"),
         ({"types": {"few": "number"}}, "types: of 'few' must be one of numeric"),
         ({"columns": ["few", "nope"]}, "no column 'nope'"),
         ({"time_column": "nope"}, "no column 'nope'"),
@@ -624,6 +625,21 @@ def test_what_can_be_read_once_needs_a_plan(rows):
     expected = build(rows)
     assert build(reader, plan=plan).references == expected.references
     assert build(chunks, plan=plan).references == expected.references
+
+
+def test_outputs_of_a_plan_need_predictions(rows):
+    score = np.linspace(0, 1, 1_000)
+    one = Profile.plan(rows, predictions=score)
+    both = Profile.plan(rows, predictions=np.column_stack([1 - score, score]))
+    with pytest.raises(SourceError, match="the plan has the role score, and none are given"):
+        build(rows, plan=one)
+    with pytest.raises(SourceError, match="the plan has the roles score, class; say which"):
+        build(rows, plan=both, predictions=score)
+    with pytest.raises(SourceError, match="the plan has the role class, and none are given"):
+        build(rows, plan=both, predictions={"score": score})
+    assert roles_of(build(rows, plan=one, predictions=score))["score"].histogram.valid == 1_000
+    wide = build(rows, plan=one, predictions=np.column_stack([1 - score, score]))
+    assert roles_of(wide)["score"].histogram.sum == pytest.approx(score.sum())
 
 
 def test_a_plan_is_enough_to_know_what_is_counted(rows):
