@@ -52,14 +52,11 @@ class Stage:
         self._replicas: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Stage:
-        (self._folder / "mlmon.yaml").write_text(CONFIG)
-        command = [Path(sys.executable).with_name("otel-mlmon"), "processor", "--config", self._folder / "mlmon.yaml"]
-        command += ["--data", self._folder / "data", "--listen", f"127.0.0.1:{self._otlp}"]
-        self._processor = self._start("processor", [*command, "--http", f"127.0.0.1:{self._http}"])
-        self._wait(self._is_ready, "the processor to be ready")
-        self._replicas = [self._start_replica(number, share) for number, share in enumerate(self._shares, 1)]
-        for replica in self._replicas:
-            self._answer(replica)
+        try:
+            self._begin()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -95,6 +92,27 @@ class Stage:
 
         self._wait(reached, f"the window to reach {until}")
         return found[-1]
+
+    def _begin(self) -> None:
+        (self._folder / "mlmon.yaml").write_text(CONFIG)
+        command = [Path(sys.executable).with_name("otel-mlmon"), "processor", "--config", self._folder / "mlmon.yaml"]
+        command += ["--data", self._folder / "data", "--listen", f"127.0.0.1:{self._otlp}"]
+        self._processor = self._start("processor", [*command, "--http", f"127.0.0.1:{self._http}"])
+        self._wait(self._is_ready, "the processor to be ready")
+        for number, share in enumerate(self._shares, 1):
+            self._replicas.append(self._start_replica(number, share))
+        for replica in self._replicas:
+            self._answer(replica)
+
+    def _start_replica(self, number: int, share: Path) -> subprocess.Popen[str]:
+        environment = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self._otlp}",
+            "OTEL_SERVICE_NAME": "flights",
+            "OTEL_RESOURCE_ATTRIBUTES": f"service.instance.id=replica-{number}",
+            "OMP_NUM_THREADS": "1",  # replicas share the cores
+        }
+        command = [sys.executable, HERE / "replica.py", self._model, share]
+        return self._start(f"replica-{number}", command, environment)
 
     def _start(
         self, name: str, command: list[object], environment: dict[str, str] | None = None
