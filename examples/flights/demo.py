@@ -78,9 +78,9 @@ def plan_parts(fast: bool, fault: bool) -> list[Part]:
         return [str(day.date()) for day in pd.date_range(since, periods=count)]
 
     return [
-        Part("held-out flights of the training months, shuffled", days(begin - pd.Timedelta(days=quiet), quiet), none),
-        Part("later months as they were", days(begin, real), none),
-        Part("a fault put in", days(begin + pd.Timedelta(days=real), last), broken),
+        Part("training months, shuffled: no change", days(begin - pd.Timedelta(days=quiet), quiet), none),
+        Part("the later months as they were: another season, a new timetable", days(begin, real), none),
+        Part("two faults put in" if fault else "no fault put in", days(begin + pd.Timedelta(days=real), last), broken),
     ]
 
 

@@ -51,14 +51,15 @@ def draw_panels(figure: Any, run: Run, profile: Profile, found: tuple[Finding, .
         "Last 7 days against the training data, share of values in each cell of the profile", size=9, color="#444"
     )
     axes = figure.subplots(1, PANELS)
-    chosen = list(dict.fromkeys((f.role, f.name) for f in found))[:PANELS]
+    faults = [finding for finding in found if finding.kind in FAULTS][: PANELS // 2]
+    drifted = sorted((finding for finding in found if finding.kind == "drift"), key=lambda finding: -finding.size)
+    chosen = {(finding.role, finding.name): finding for finding in reversed([*faults, *drifted])}
     references = {
         (r.variable.role, r.variable.name if r.variable.role == "feature" else ""): r for r in profile.references
     }
     current = read_distributions(run.text)
-    for axis, variable in zip(axes, chosen, strict=False):
+    for axis, (variable, finding) in zip(axes, reversed(chosen.items()), strict=False):
         reference = references[variable]
-        finding = next(f for f in found if (f.role, f.name) == variable)
         colour = RED if finding.kind in FAULTS else ORANGE
         axis.set_title(f"{finding.label}\n{wrap(finding.text)}", size=9, color=colour, loc="left")
         cells = reference.variable.axis
@@ -79,9 +80,7 @@ def draw_panels(figure: Any, run: Run, profile: Profile, found: tuple[Finding, .
             label="now",
         )
         ticks = np.linspace(0, before.size - 2, 4).round().astype(int)
-        axis.set_xticks(
-            ticks + 0.5, [f"{bounds[i]:.4g}" if abs(bounds[i]) < 1e4 else f"{bounds[i]:.1e}" for i in ticks]
-        )
+        axis.set_xticks(ticks + 0.5, [say_number(bounds[i]) for i in ticks])
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
         axis.set_ylim(0, 1.25 * axis.get_ylim()[1])
         axis.legend(frameon=False, fontsize=8, loc="upper right", ncols=2, borderaxespad=0)
@@ -161,6 +160,11 @@ def read_distributions(text: str) -> dict[tuple[str, str], tuple[np.ndarray, np.
         key: (np.array([b for b, _ in pairs]), np.diff([s for _, s in pairs], prepend=0.0))
         for key, pairs in found.items()
     }
+
+
+def say_number(value: float) -> str:
+    """A number of up to four digits, without the float32 step that the range is wider by."""
+    return "0" if abs(value) < 1e-30 else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.1e}"
 
 
 def wrap(text: str, width: int = 34) -> str:

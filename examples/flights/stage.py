@@ -108,7 +108,7 @@ class Stage:
         environment = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self._otlp}",
             "OTEL_SERVICE_NAME": "flights",
-            "OTEL_RESOURCE_ATTRIBUTES": f"service.instance.id=replica-{number}",
+            "OTEL_RESOURCE_ATTRIBUTES": f"service.instance.id=flights-{number}",
             "OMP_NUM_THREADS": "1",  # replicas share the cores
         }
         command = [sys.executable, HERE / "replica.py", self._model, share]
