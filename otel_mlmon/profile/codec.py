@@ -24,7 +24,7 @@ from otel_mlmon.profile.document import (
     Transform,
     Variable,
 )
-from otel_mlmon.profile.fields import Fields, check_count, check_number, fail, show
+from otel_mlmon.profile.fields import MAX_COUNT, Fields, check_count, check_number, fail, show
 
 MAX_BYTES: Final = 64 << 20
 MAX_REFERENCES: Final = 20_000
@@ -228,6 +228,8 @@ def _read_histogram(fields: Fields, axis: Axis) -> tuple[Histogram, float]:
     reasons = fields.object("invalid")
     invalid = Invalid(**{reason: reasons.count(reason) for reason in REASONS})
     reasons.close()
+    if sum(counts) + invalid.total > MAX_COUNT:
+        raise ProfileError(f"{fields.at('counts')}: more than 2^53 values in all")
     total, m2 = fields.number("sum"), fields.number("m2", negative=False)
     least, most = fields.optional("min"), fields.optional("max")
     filled = isinstance(axis, NumericAxis) and any(counts)

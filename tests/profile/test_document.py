@@ -179,6 +179,7 @@ INCONSISTENT = [  # what a JSON Schema cannot say
     ("references[0].axis.low", 3),
     ("references[0].axis.high", 4),
     ("references[0].histogram.counts", [1, 2]),
+    ("references[0].histogram.counts[1]", 2**53),
     ("references[0].histogram.min", 3.0),
     ("references[0].histogram.max", "null"),
     ("references[1].histogram.min", 1.0),
@@ -240,6 +241,38 @@ def test_an_inconsistent_document_is_refused(path, value):
 def test_foreign_bytes_are_refused(data, message):
     with pytest.raises(ProfileError, match=message):
         Profile.from_bytes(data)
+
+
+def leaves(value, path=()):
+    """Paths of all fields."""
+    if path:
+        yield path
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from leaves(item, (*path, key))
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@given(st.sampled_from(sorted(leaves(example()), key=str)), ANYTHING)
+@settings(max_examples=300)
+def test_whatever_stands_in_a_field_it_is_read_or_refused_and_never_fails_otherwise(path, value):
+    document = example()
+    *steps, last = path
+    place = document
+    for step in steps:
+        place = place[step]
+    place[last] = value
+    data = json.dumps(document).encode().replace(b"Infinity", b"1e400")
+    try:
+        profile = Profile.from_bytes(data)
+    except ProfileError:
+        return
+    assert Profile.from_bytes(profile.to_bytes()) == profile
 
 
 def test_a_newer_version_says_so():
