@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -13,7 +13,10 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type:
 from otel_mlmon.instrumentors.base import CallRecorder, Monitors, Wrapping, each_subclass, suppress, wrap_method
 
 PREDICTING: Final = ("predict", "predict_proba", "inplace_predict")
-TRAINING: Final = ("fit", "score", "update", "boost", "eval", "eval_set")
+# Within these nothing is served: training, evaluation, and `apply`, which tells leaves.
+SILENT: Final = ("fit", "score", "apply", "update", "boost", "eval", "eval_set")
+# Booster.predict explains where one of these is asked for.
+EXPLAINING: Final = ("pred_leaf", "pred_contribs", "approx_contribs", "pred_interactions")
 OLDEST: Final = "2.0"
 # The same library under its names.
 DISTRIBUTIONS: Final = ("xgboost", "xgboost-cpu")
@@ -21,6 +24,8 @@ DISTRIBUTIONS: Final = ("xgboost", "xgboost-cpu")
 
 class XGBoostInstrumentor(BaseInstrumentor):
     """Records predictions of XGBoost models; see docs/zero-code.md."""
+
+    recorder: CallRecorder | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Oldest version, under whichever name it is installed."""
@@ -35,15 +40,13 @@ class XGBoostInstrumentor(BaseInstrumentor):
     def _instrument(self, **kwargs: Any) -> None:
         import xgboost
 
-        self._monitors = kwargs.get("monitors") or Monitors()
+        self._monitors: Monitors = kwargs.get("monitors") or Monitors()
         self._wrapping = Wrapping()
-        recorder = CallRecorder(
-            self._monitors, "xgboost", xgboost.__version__, read_rows=read_rows, read_outputs=read_outputs
-        )
+        self.recorder = recorder = make_recorder(self._monitors, xgboost.__version__)
         for kind in each_subclass([xgboost.XGBModel, xgboost.Booster]):
             if kind.__module__.partition(".")[0] != "xgboost":
                 continue  # a class of the user's calls these
-            for name in (*PREDICTING, *TRAINING):
+            for name in (*PREDICTING, *SILENT):
                 if name in vars(kind):
                     around = recorder.around(name) if name in PREDICTING else suppress
                     self._wrapping.replace(kind, name, partial(wrap_method, around=around))
@@ -54,6 +57,25 @@ class XGBoostInstrumentor(BaseInstrumentor):
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 -- the base's signature
         self._wrapping.restore()
         self._monitors.close()
+        self.recorder = None
+
+
+def make_recorder(monitors: Monitors | None, version: str = "") -> CallRecorder:
+    """A recorder of XGBoost's calls; without monitors it records nothing."""
+    return CallRecorder(
+        monitors,
+        "xgboost",
+        version,
+        read_rows=read_rows,
+        read_outputs=read_outputs,
+        find_here=find_recorder,
+        is_prediction=lambda kwargs: not any(kwargs.get(name) for name in EXPLAINING),
+    )
+
+
+def find_recorder() -> CallRecorder:
+    """The recorder of this process."""
+    return XGBoostInstrumentor().recorder or make_recorder(None)
 
 
 def read_rows(X: Any) -> Any:
@@ -67,11 +89,14 @@ def read_rows(X: Any) -> Any:
     return dict(zip(X.feature_names, dense.T, strict=True)) if X.feature_names else dense
 
 
-def read_outputs(result: Any, method: str, model: Any) -> Any:
-    """What a method's result is; margins, leaves and contributions are not the model's output."""
-    if getattr(result, "ndim", 0) == 2:
+def read_outputs(result: Any, method: str, model: Any, kwargs: Mapping[str, Any]) -> Any:
+    """What a method's result is; margins and several targets at once are not counted."""
+    if kwargs.get("output_margin") or kwargs.get("predict_type") == "margin":
+        return None
+    result = np.asarray(result)
+    if result.ndim == 2:
         scores = method == "predict_proba" or hasattr(model, "get_score")
-        return {"score": result[:, 1] if result.shape[1] == 2 else result.max(axis=1)} if scores else None
-    if getattr(result, "ndim", 0) != 1:
+        return result if scores else None
+    if result.ndim != 1:
         return None
     return {"class": result} if method == "predict" and hasattr(model, "classes_") else result
