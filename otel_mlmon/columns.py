@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 _NUMBERS: Final = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.int32, np.bool_})
 _NUMERIC_KINDS: Final = "fiub"
+_STRINGS: Final = ("str", "string")  # pandas' types of strings
+_FLOATS: Final = (np.dtype(np.float64), np.dtype(np.float32))
+SMALL_ROWS: Final = 128
+TABLE_SIZE: Final = 256  # categories that are whole numbers are looked up in a table of at most so many
 _NO_NUMBERS: Final = (str, bytes, np.datetime64, np.timedelta64, np.complexfloating)  # though they have __float__
 
 
@@ -72,6 +76,60 @@ def read_columns(X: Any, names: Sequence[str]) -> Columns:
     if hasattr(X, "__array__"):
         return _of_array(np.asarray(X), names)
     raise UnreadableError(f"no columns can be read from {type(X).__name__}")
+
+
+def is_pandas(X: Any) -> bool:
+    """Whether X is a pandas DataFrame; nothing is imported for it."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(X, pandas.DataFrame)
+
+
+def read_pandas(X: Any, order: Sequence[int]) -> NDArray[Any] | list[list[Any]] | None:
+    """All values of a DataFrame at once, which is much faster than column by column; None where that does not pay.
+
+    Numbers come as an array of shape (rows, len(order)), which may be a view; anything else, in frames of up to
+    SMALL_ROWS rows, as a list of rows.
+    """
+    if len(X) > SMALL_ROWS and not _is_plain(X):
+        return None
+    values = X.to_numpy()
+    if values.dtype.kind not in _NUMERIC_KINDS or (
+        values.dtype.kind == "f" and np.isnan(values).any() and not _is_plain(X)
+    ):  # of a nullable type NaN would hide what is missing
+        values = X.to_numpy(dtype=object) if values.dtype.kind != "O" else values
+    if list(order) != list(range(values.shape[1])):
+        values = values[:, order]
+    return values.tolist() if values.dtype.kind == "O" else values  # type: ignore[no-any-return]
+
+
+def copy_pandas(X: Any, names: Sequence[str]) -> Columns:
+    """Columns of a DataFrame that the caller cannot change any more; its floats are copied together."""
+    labels = column_names(X)
+    if labels is None:
+        return read_columns(X.copy(), names)
+    known = set(names)
+    dtypes = list(zip(labels, X.dtypes, strict=True))
+    floats = [i for i, (name, dtype) in enumerate(dtypes) if name in known and dtype in _FLOATS]
+    together = slice(floats[0], floats[-1] + 1) if floats and floats[-1] - floats[0] < len(floats) else floats
+    matrix = X.iloc[:, together].to_numpy(copy=True)
+    found = {labels[i]: matrix[:, at] for at, i in enumerate(floats)}
+    found |= {name: X[name].copy() for name, dtype in dtypes if name in known and name not in found}
+    return Columns(len(X), found, len(labels) - len(found))
+
+
+def _is_plain(X: Any) -> bool:
+    """Whether all columns of a DataFrame are numpy's numbers, of types that have one in common."""
+    kinds = {dtype.kind if isinstance(dtype, np.dtype) else "" for dtype in X.dtypes}
+    return kinds <= set("fiu") or kinds == {"b"}
+
+
+def as_array(column: Any) -> Any:
+    """A pandas Series of a numpy type as its array; anything else as it is."""
+    return (
+        column.to_numpy()
+        if isinstance(getattr(column, "dtype", None), np.dtype) and hasattr(column, "iloc")
+        else column
+    )
 
 
 def column_names(X: Any) -> list[Any] | None:
@@ -126,6 +184,8 @@ def _of_mapping(X: Mapping[Any, Any], names: Sequence[str]) -> Columns:
 
 def _size(column: Any) -> int | None:
     """Length of a column; None for a scalar."""
+    if type(column) is np.ndarray:  # the most frequent case first
+        return column.shape[0] if column.ndim else None
     if isinstance(column, (str, bytes, Mapping)) or not hasattr(column, "__len__"):
         return None
     return len(column) if int(getattr(column, "ndim", 1)) > 0 else None
@@ -373,6 +433,8 @@ def _lengths(column: Any) -> Encoded:
 
 
 def _codes(column: Any, find: Callable[[str, int], int], default: int) -> Encoded:
+    if _is_labelled(column):
+        return _codes_of_labelled(column, find, default)
     column, missing = to_plain(column)
     if isinstance(column, np.ndarray):
         if column.dtype.kind in _NUMERIC_KINDS:
@@ -393,14 +455,45 @@ def _codes(column: Any, find: Callable[[str, int], int], default: int) -> Encode
     return Encoded(np.array(codes, dtype=np.float64), missing, wrong, inf)
 
 
+def _is_labelled(column: Any) -> bool:
+    """Whether a column is a pandas Series of strings or categories, whose labels are known without looking at each."""
+    dtype = getattr(column, "dtype", None)
+    return hasattr(column, "factorize") and (hasattr(dtype, "categories") or getattr(dtype, "name", "") in _STRINGS)
+
+
+def _codes_of_labelled(series: Any, find: Callable[[str, int], int], default: int) -> Encoded:
+    at, labels = series.factorize()
+    names = [category_name(label) for label in labels]
+    table = np.array([np.nan if name is None else find(name, default) for name in [*names, None]])
+    codes: Floats = table[at]  # -1, the last, is missing
+    missing = int((at < 0).sum())
+    valid = codes[~np.isnan(codes)]
+    return Encoded(valid, missing, at.size - missing - valid.size)
+
+
 def _codes_of_numbers(column: NDArray[Any], find: Callable[[str, int], int], default: int, missing: int) -> Encoded:
-    values, inverse = np.unique(column, return_inverse=True)
-    present = np.isfinite(values)
-    codes = np.full(values.size, np.nan)
-    codes[present] = [find(category_name(value) or "", default) for value in values[present]]
-    found = codes[inverse]
-    valid = present[inverse]
-    if valid.all():
-        return Encoded(found, missing)
-    nan = int(np.isnan(column).sum())
-    return Encoded(found[valid], missing + nan, 0, column.size - int(valid.sum()) - nan)
+    if column.dtype.kind == "b":
+        table = np.array([find("false", default), find("true", default)], dtype=np.float64)
+        return Encoded(table[column.view(np.uint8)], missing)
+    finite = np.isfinite(column)
+    nan = inf = 0
+    if not finite.all():
+        nan = int(np.isnan(column).sum())
+        inf = column.size - int(finite.sum()) - nan
+        column = column[finite]
+    return Encoded(_look_up(column, find, default), missing + nan, 0, inf)
+
+
+def _look_up(numbers: NDArray[Any], find: Callable[[str, int], int], default: int) -> Floats:
+    """Codes of finite numbers; whole ones that lie close together, as they mostly do, are not sorted."""
+    if not numbers.size:
+        return np.empty(0)
+    low, high = numbers.min().item(), numbers.max().item()
+    if high - low < TABLE_SIZE and low == int(low):
+        at = (numbers - numbers.dtype.type(low)).astype(np.intp)
+        if numbers.dtype.kind != "f" or (at + low == numbers).all():
+            table: Floats = np.array([find(str(name), default) for name in range(int(low), int(high) + 1)], np.float64)
+            codes: Floats = table[at]
+            return codes
+    values, inverse = np.unique(numbers, return_inverse=True)
+    return np.array([find(category_name(value) or "", default) for value in values], np.float64)[inverse]

@@ -27,7 +27,8 @@ from otel_mlmon.guard import Errors, enter, is_outermost, leave
 from otel_mlmon.operations import Call, Operations, OperationTotals
 from otel_mlmon.points import MetricPoints
 from otel_mlmon.profile.document import Profile
-from otel_mlmon.recorder import Recorder, Tallies, Window, add_tallies
+from otel_mlmon.recorder import Recorder, Window
+from otel_mlmon.schema import Tallies, add_tallies
 
 SCOPE: Final = "otel_mlmon"
 EXIT_SECONDS: Final = 5.0
@@ -86,7 +87,7 @@ class Monitor:
         self._given_resource = resource
         self._framework: dict[str, str] = {}
         self._temporality = _temporality(temporality or self._settings.temporality)
-        self._recorder = Recorder(self.profile.plan if self.profile else None, clock, self._wake)
+        self._recorder = Recorder(self.profile.plan if self.profile else None, clock, self._wake, self.note)
         self._sender = Sender(
             self,
             self.profile,

@@ -21,7 +21,7 @@ from opentelemetry.sdk.metrics.export import (
 from otel_mlmon import semconv
 from otel_mlmon.numerics.binning import NumericAxis
 from otel_mlmon.operations import Call, OperationTotals, Sizes
-from otel_mlmon.recorder import Tallies
+from otel_mlmon.schema import Tallies
 from otel_mlmon.tallies import CellTally, LearntTally, Tally, VariableKey
 
 Attributes = Mapping[str, str]

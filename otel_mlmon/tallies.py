@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 
 from otel_mlmon.columns import Encoded, category_name, to_numbers, to_plain
-from otel_mlmon.numerics.binning import OTHER, Axis, CategoryAxis, Floats, count_column
+from otel_mlmon.numerics.binning import OTHER, Axis, CategoryAxis, ColumnCounts, Floats, count_column
 from otel_mlmon.numerics.exponential import Exponential, count_exponential
 
 Role = Literal["feature", "value", "class", "score"]
@@ -66,14 +66,17 @@ class CellTally(Tally):
 
     def count(self, encoded: Encoded) -> None:
         """Count an encoded column."""
-        column = count_column(encoded.values, self.axis)
+        self.add_column(count_column(encoded.values, self.axis), encoded.values.size)
+        self.set_apart(encoded)
+
+    def add_column(self, column: ColumnCounts, rows: int) -> None:
+        """Add a column of so many values that has been counted over the same cells."""
         self.counts += column.counts
-        self.valid += encoded.values.size - column.nan - column.inf
+        self.valid += rows - column.nan - column.inf
         self.nan += column.nan
         self.inf += column.inf
         self.sum += column.sum
         self.min, self.max = min(self.min, column.min), max(self.max, column.max)
-        self.set_apart(encoded)
 
     def add(self, other: Tally) -> None:
         """Add what another of the same cells has counted."""

@@ -242,10 +242,10 @@ class ColumnCounts(NamedTuple):
 
 
 def count_columns(block: Floats, axes: Sequence[Axis]) -> list[ColumnCounts]:
-    """Count a block of rows column by column.
+    """Count a block of rows.
 
-    Each column is copied and sorted, and the edges are searched in it, which costs less than searching the values in
-    the edges. The sum is taken over the sorted values, so it does not depend on the order of rows.
+    The columns of numbers are copied and sorted together, and the edges are searched in each, which costs less than
+    searching the values in the edges. Sums are taken over sorted values, so they do not depend on the order of rows.
 
     Args:
         block: shape (rows, len(axes)); in columns of categories their cell numbers; NaN and infinities are set apart.
@@ -253,25 +253,36 @@ def count_columns(block: Floats, axes: Sequence[Axis]) -> list[ColumnCounts]:
     """
     if block.ndim != 2 or block.shape[1] != len(axes):
         raise ValueError(f"need {len(axes)} columns, got a block of shape {block.shape}")
-    return [count_column(block[:, i], axis) for i, axis in enumerate(axes)]
+    numeric = [i for i, axis in enumerate(axes) if isinstance(axis, NumericAxis)]
+    columns = block.T if len(numeric) == len(axes) else block.T[numeric]
+    ordered = np.array(columns, dtype=np.float64, order="C")
+    ordered.sort(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite where beyond the floats; where not finite, not used
+        sums = ordered.sum(axis=1).tolist()
+    rows = iter(zip(ordered, sums, strict=True))
+    return [
+        _count_codes(block[:, i], axis) if isinstance(axis, CategoryAxis) else _count_ordered(*next(rows), axis)
+        for i, axis in enumerate(axes)
+    ]
 
 
 def count_column(column: Floats, axis: Axis) -> ColumnCounts:
     """Count one column, shape (rows,); see `count_columns`."""
-    if isinstance(axis, CategoryAxis):
-        return _count_codes(column, axis)
-    ordered = np.array(column, dtype=np.float64)
-    ordered.sort()
+    return count_columns(column[:, None], [axis])[0]
+
+
+def _count_ordered(ordered: Floats, total: float, axis: NumericAxis) -> ColumnCounts:
+    """Count ascending values, NaN at the end; `total` is their sum."""
     nan = inf = 0
-    if ordered.size and not (ordered[0] > -np.inf and ordered[-1] < np.inf):  # NaN is sorted to the end
+    if ordered.size and not (ordered[0] > -np.inf and ordered[-1] < np.inf):
         first, end = ordered.searchsorted([-np.inf, np.inf], "right").tolist()
         last = int(ordered.searchsorted(np.inf, "left"))
         nan, inf = ordered.size - end, first + end - last
         ordered = ordered[first:last]
+        with np.errstate(over="ignore"):
+            total = float(ordered.sum())
     if not ordered.size:
         return ColumnCounts(np.zeros(axis.cells, dtype=np.int64), 0.0, np.inf, -np.inf, nan, inf)
-    with np.errstate(over="ignore", invalid="ignore"):  # a sum beyond the floats is infinite
-        total = float(ordered.sum())
     return ColumnCounts(axis.count_sorted(ordered), total, float(ordered[0]), float(ordered[-1]), nan, inf)
 
 
