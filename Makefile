@@ -20,12 +20,13 @@ $(BIN)/uv:
 .venv/.dev: pyproject.toml | $(BIN)/uv
 	@echo "installing what tests and checks need into .venv ..." && $(UV) -e '.[all]' --group demo --group test --group check && touch $@
 
-demo: .venv/.demo ## Real flights through model, processor and verdict; about two minutes
-	@$(BIN)/python examples/flights/demo.py
+demo: .venv/.demo ## Real flights through model, processor and verdict, in a minute; ARGS=--help tells more
+	@$(BIN)/python examples/flights/demo.py $(ARGS)
 
 test: .venv/.dev ## All tests that need no other server
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run -m pytest
+	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report
 
 check: .venv/.dev ## Format, lint, types, import contracts, generated files

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 _NUMBERS: Final = frozenset({float, int, bool, np.float64, np.float32, np.int64, np.int32, np.bool_})
 _NUMERIC_KINDS: Final = "fiub"
 _STRINGS: Final = ("str", "string")  # pandas' types of strings
-_FLOATS: Final = (np.dtype(np.float64), np.dtype(np.float32))
-SMALL_ROWS: Final = 128
 TABLE_SIZE: Final = 256  # categories that are whole numbers are looked up in a table of at most so many
 _NO_NUMBERS: Final = (str, bytes, np.datetime64, np.timedelta64, np.complexfloating)  # though they have __float__
 
@@ -84,43 +82,20 @@ def is_pandas(X: Any) -> bool:
     return pandas is not None and isinstance(X, pandas.DataFrame)
 
 
-def read_pandas(X: Any, order: Sequence[int]) -> NDArray[Any] | list[list[Any]] | None:
-    """All values of a DataFrame at once, which is much faster than column by column; None where that does not pay.
+def read_few(X: Any, order: Sequence[int]) -> NDArray[Any] | list[list[Any]]:
+    """All values of a DataFrame of a few rows at once, columns in this order: numbers as an array, else rows.
 
-    Numbers come as an array of shape (rows, len(order)), which may be a view; anything else, in frames of up to
-    SMALL_ROWS rows, as a list of rows.
+    A DataFrame costs ten times as much read column by column.
     """
-    if len(X) > SMALL_ROWS and not _is_plain(X):
-        return None
     values = X.to_numpy()
-    if values.dtype.kind not in _NUMERIC_KINDS or (
-        values.dtype.kind == "f" and np.isnan(values).any() and not _is_plain(X)
-    ):  # of a nullable type NaN would hide what is missing
-        values = X.to_numpy(dtype=object) if values.dtype.kind != "O" else values
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        if not all(isinstance(dtype, np.dtype) for dtype in X.dtypes):  # NaN would hide what is missing
+            values = X.to_numpy(dtype=object)
+    elif values.dtype.kind not in _NUMERIC_KINDS + "O":
+        values = X.to_numpy(dtype=object)
     if list(order) != list(range(values.shape[1])):
         values = values[:, order]
     return values.tolist() if values.dtype.kind == "O" else values  # type: ignore[no-any-return]
-
-
-def copy_pandas(X: Any, names: Sequence[str]) -> Columns:
-    """Columns of a DataFrame that the caller cannot change any more; its floats are copied together."""
-    labels = column_names(X)
-    if labels is None:
-        return read_columns(X.copy(), names)
-    known = set(names)
-    dtypes = list(zip(labels, X.dtypes, strict=True))
-    floats = [i for i, (name, dtype) in enumerate(dtypes) if name in known and dtype in _FLOATS]
-    together = slice(floats[0], floats[-1] + 1) if floats and floats[-1] - floats[0] < len(floats) else floats
-    matrix = X.iloc[:, together].to_numpy(copy=True)
-    found = {labels[i]: matrix[:, at] for at, i in enumerate(floats)}
-    found |= {name: X[name].copy() for name, dtype in dtypes if name in known and name not in found}
-    return Columns(len(X), found, len(labels) - len(found))
-
-
-def _is_plain(X: Any) -> bool:
-    """Whether all columns of a DataFrame are numpy's numbers, of types that have one in common."""
-    kinds = {dtype.kind if isinstance(dtype, np.dtype) else "" for dtype in X.dtypes}
-    return kinds <= set("fiu") or kinds == {"b"}
 
 
 def as_array(column: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.columns import copy_pandas, is_pandas, names_of, read_columns, read_pandas
+from otel_mlmon.columns import is_pandas, names_of, read_columns, read_few
 from otel_mlmon.numerics.binning import Floats
 from otel_mlmon.outputs import read_outputs
 from otel_mlmon.profile.document import Plan
@@ -23,6 +23,7 @@ from otel_mlmon.schema import Batch, Schema, Tallies, add_tallies
 
 BLOCK_ROWS: Final = 4096
 WAITING_BLOCKS: Final = 4
+FEW_ROWS: Final = 8  # a DataFrame of more is copied and its columns are read later
 _SCALARS: Final = frozenset({float, int, str, bool, type(None), np.float64, np.float32, np.int64, np.int32, np.bool_})
 _NUMERIC_KINDS: Final = "fiub"
 
@@ -36,7 +37,7 @@ def ignore(_: Exception) -> None:
 class Block:
     """Rows that wait to be counted, all of one window (None: live) and schema."""
 
-    __slots__ = ("batches", "filled", "matrix", "outputs", "row_times", "rows", "tuples", "window")
+    __slots__ = ("batches", "filled", "frames", "matrix", "outputs", "row_times", "rows", "tuples", "window")
 
     def __init__(self, width: int, window: Window | None) -> None:
         self.window = window
@@ -46,6 +47,7 @@ class Block:
         self.tuples: list[Sequence[Any]] = []  # one row each, of whatever kind
         self.row_times: list[float] = []  # of these rows, where a variable wants it
         self.batches: list[Batch] = []
+        self.frames: list[tuple[Any, float]] = []  # of pandas, each with the time of its call
         self.outputs: list[dict[str, Any]] = []
 
 
@@ -116,11 +118,10 @@ class Recorder:
                 if type(row[0]) in _SCALARS:
                     return self._take_rows((row,), window)
         if is_pandas(X) and (order := schema.order_of(X.columns)) is not None:
-            values = read_pandas(X, order)
-            if isinstance(values, list):
-                return self._take_rows(values, window)
-            if values is not None:
-                return self._take_matrix(values, window)
+            if len(X) > FEW_ROWS or not order:
+                return self._take_frame(X, window)
+            values = read_few(X, order)
+            return self._take_rows(values, window) if isinstance(values, list) else self._take_matrix(values, window)
         return self._take_batch(X, schema, window)
 
     def observe_outputs(self, y: Any, window: Window | None = None, classes: Sequence[Any] | None = None) -> None:
@@ -165,39 +166,52 @@ class Recorder:
             block = self._active
             if block.window != window:
                 block = self._rotate(window)
-            block.tuples.extend(rows)
+            block.tuples += rows
             if self._schema is not None and self._schema.needs_time:
-                now = window[1] / 1e9 if window else self._clock()
-                block.row_times.extend([now] * len(rows))
-            block.rows += len(rows)
-            full = block.rows >= BLOCK_ROWS
-            if full:
-                self._rotate(window)
+                block.row_times += [self._now(window)] * len(rows)
+            full = self._add(len(rows), block)
         if full:
             self._relieve()
         return len(rows)
 
+    def _take_frame(self, X: Any, window: Window | None) -> int:
+        frame = X.copy()  # its columns one by one would take much longer; they are read with those of the others
+        now = self._now(window)
+        with self._lock:
+            block = self._active
+            if block.window != window:
+                block = self._rotate(window)
+            block.frames.append((frame, now))
+            full = self._add(len(frame), block)
+        if full:
+            self._relieve()
+        return len(frame)
+
     def _take_batch(self, X: Any, schema: Schema, window: Window | None) -> int:
-        now = window[1] / 1e9 if window else self._clock()
-        if is_pandas(X):
-            columns = copy_pandas(X, schema.columns)
-            copies = columns.columns
-        else:
-            columns = read_columns(X, schema.columns)
-            copies = {name: _copy(column) for name, column in columns.columns.items()}
+        columns = read_columns(X, schema.columns)
+        copies = {name: _copy(column) for name, column in columns.columns.items()}
+        now = self._now(window)
         with self._lock:
             block = self._active
             if block.window != window:
                 block = self._rotate(window)
             block.batches.append(Batch(copies, columns.rows, now))
-            block.rows += columns.rows
             self.extra_columns += columns.extra
-            full = block.rows >= BLOCK_ROWS
-            if full:
-                self._rotate(window)
+            full = self._add(columns.rows, block)
         if full:
             self._relieve()
         return columns.rows
+
+    def _now(self, window: Window | None) -> float:
+        return window[1] / 1e9 if window else self._clock()
+
+    def _add(self, rows: int, block: Block) -> bool:
+        """Whether a block is full with so many rows more; it is then put aside. The lock is held."""
+        block.rows += rows
+        full = block.rows >= BLOCK_ROWS
+        if full:
+            self._rotate(block.window)
+        return full
 
     def _learn(self, X: Any) -> Schema:
         """Columns of the first rows; the model has no profile."""
@@ -265,6 +279,10 @@ class Recorder:
             schema.count_rows(block.tuples, block.row_times, tallies)
         if block.batches:
             schema.count_batches(block.batches, tallies)
+        if block.frames:
+            extra = schema.count_frames(block.frames, tallies)
+            with self._lock:
+                self.extra_columns += extra
         schema.count_outputs(block.outputs, tallies)
         return tallies
 

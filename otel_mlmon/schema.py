@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -96,7 +97,7 @@ class Schema:
         self._axes = [feature.variable.axis for feature in self._numbers if feature.variable is not None]
         self._others = [feature for feature in self.features if not feature.is_number]
         self._on_error = on_error
-        self._last: tuple[Any, Sequence[int] | None] = None, None
+        self._last: tuple[Any, Sequence[int]] = None, ()
         self.needs_time = any(feature.is_age for feature in self.features)
         getter = itemgetter(*self.columns) if self.columns else None
         if self.width == 1 and getter is not None:
@@ -105,13 +106,15 @@ class Schema:
             self.row_of = getter or (lambda _: ())
 
     def order_of(self, labels: Any) -> Sequence[int] | None:
-        """Where each column stands in a frame with these labels; None where one is absent or others are there too."""
-        last, order = self._last
-        if labels is last:  # most frames share their index; comparing costs more than the rest
+        """Where each column stands in a DataFrame; empty where others are there too, None where some have no name."""
+        last, order = self._last  # most have the labels of the one before, and looking at each label takes long
+        if labels is last or (last is not None and labels.equals(last)):
             return order
         at = {name: i for i, name in enumerate(labels)}
-        known = len(labels) == self.width and at.keys() == self._at.keys()
-        order = [at[name] for name in self.columns] if known else None
+        if not all(isinstance(name, str) for name in at):
+            return None
+        exact = len(labels) == self.width and at.keys() == self._at.keys()
+        order = [at[name] for name in self.columns] if exact else ()
         self._last = labels, order
         return order
 
@@ -149,6 +152,27 @@ class Schema:
             else:
                 found += [(feature, column, 0.0) for column in join(batch.columns[name] for batch in held)]
         self._count(found, tallies)
+
+    def count_frames(self, frames: Sequence[tuple[Any, float]], tallies: Tallies) -> int:
+        """Count pandas DataFrames, each with the time of its call; how many columns there were that nobody knows."""
+        extra = 0
+        for same in group_frames(frames):
+            frame = (
+                same[0][0] if len(same) == 1 else sys.modules["pandas"].concat([f for f, _ in same], ignore_index=True)
+            )
+            names = set(frame.columns)
+            extra += len(same) * (len(frame.columns) - len(names & self._at.keys()))
+            found: list[_Column] = []
+            for feature in self.features:
+                name = self.columns[feature.column]
+                if name not in names:
+                    feature.tally(tallies).missing += len(frame)
+                elif feature.is_age:
+                    found += [(feature, one[name], now) for one, now in same]
+                else:
+                    found.append((feature, as_array(frame[name]), 0.0))
+            self._count(found, tallies)
+        return extra
 
     def count_outputs(self, outputs: list[dict[str, Any]], tallies: Tallies) -> None:
         """Count what the model said."""
@@ -191,6 +215,20 @@ def add_tallies(totals: Tallies, more: Tallies) -> None:
             totals[key] = tally
         else:
             known.add(tally)
+
+
+def group_frames(frames: Iterable[tuple[Any, float]]) -> list[list[tuple[Any, float]]]:
+    """Frames of the same columns and types together, so that joining them changes no value."""
+    groups: list[tuple[Any, list[Any], list[tuple[Any, float]]]] = []
+    for frame, now in frames:
+        labels, dtypes = frame.columns, list(frame.dtypes)
+        for known, types, same in groups:
+            if dtypes == types and labels.equals(known):
+                same.append((frame, now))
+                break
+        else:
+            groups.append((labels, dtypes, [(frame, now)]))
+    return [same for *_, same in groups]
 
 
 def join(parts: Iterable[Any]) -> list[Any]:

@@ -130,8 +130,9 @@ def check(run: Run) -> list[str]:
     return failures
 
 
-def conclude(stage: Stage, run: Run, profile: Profile, console: Console) -> int:
+def conclude(stage: Stage, run: Run, profile: Profile, console: Console, *, keep: bool) -> int:
     """Draw, say what has changed and where to look; the exit status."""
+    until = "(until Ctrl-C)" if keep else "(it ends with the demo; `make demo ARGS=--keep` leaves it running)"
     OUTPUT.mkdir(exist_ok=True)
     picture = OUTPUT / "flights.png"
     draw(run, profile, picture)
@@ -141,7 +142,7 @@ def conclude(stage: Stage, run: Run, profile: Profile, console: Console) -> int:
     for finding in last[:6]:
         console.print(f"  {finding}", soft_wrap=True, highlight=False)
     console.print(f"\nPicture: {picture.resolve()}", soft_wrap=True)
-    console.print(f"Metrics: {stage.url}; ask for instance (PromQL):")
+    console.print(f"Metrics: {stage.url} {until}; ask for instance (PromQL):", soft_wrap=True)
     console.print('  ml_feature_drift{ml_drift_measure="effect_lower"} > 0.005', highlight=False)
     console.print('  ml_feature_quality_change{ml_quality_measure="missing"} > 0.01', highlight=False)
     console.print("  topk(3, ml_drift_replica)", highlight=False)
@@ -171,7 +172,7 @@ def main() -> int:
             with Stage(Path(name), model, shares) as stage:
                 run = Run(parts)
                 replay(stage, run, console)
-                status = conclude(stage, run, profile, console)
+                status = conclude(stage, run, profile, console, keep=args.keep)
                 if args.keep:
                     console.print("the processor is running; Ctrl-C ends it")
                     while True:
