@@ -31,8 +31,8 @@ PINS: dict[str, tuple[list[str], str]] = {
     AUTO: ([f"{ROOT}[auto]"], "import otel_mlmon; otel_mlmon.Monitor; otel_mlmon.Profile"),
     "numpy + OpenTelemetry": (["numpy", "opentelemetry-exporter-otlp"], BASE),
     "whylogs": (["whylogs==1.6.4", "numpy==1.26.4", "pandas==2.3.3"], "import whylogs"),
-    "evidently": (["evidently==0.7.23"], "import evidently"),
-    "nannyml": (["nannyml==0.13.1"], "import nannyml"),
+    "evidently": (["evidently==0.7.23", "pandas==2.3.3"], "import evidently"),
+    "nannyml": (["nannyml==0.13.1", "pandas==2.3.3", "statsmodels==0.14.5"], "import nannyml"),
     "alibi-detect": (["alibi-detect==0.13.0"], "import alibi_detect"),
 }
 
