@@ -1,7 +1,130 @@
-"""What every test relies on."""
+"""What every test relies on, and real processes for those that need them."""
 
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+from prometheus_client.parser import text_string_to_metric_families
 
 # The same examples in every run, and no verdict about a busy machine's speed.
 settings.register_profile("otel-mlmon", derandomize=True, deadline=None, database=None, print_blob=True)
 settings.load_profile("otel-mlmon")
+
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(condition, what: str, seconds: float = 60.0):
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.05)
+    return value
+
+
+class Server:
+    """A process that answers HTTP; its log is shown when it does not."""
+
+    def __init__(self, command, port: int, ready: str, log: Path, **environment: str) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = log
+        with log.open("a") as file:
+            self.process = subprocess.Popen(
+                [str(part) for part in command],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+        try:
+            wait_for(lambda: self._answers(ready), f"{command[0]} to answer")
+        except BaseException:
+            self.stop()
+            print(log.read_text()[-5000:])
+            raise
+
+    def _answers(self, path: str) -> bool:
+        assert self.process.poll() is None, self.log.read_text()[-5000:]
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=5) as response:
+                return response.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+
+
+class Processor(Server):
+    """`otel-mlmon processor` over a folder; further ones over the same folder take up its data and add to its log."""
+
+    def __init__(self, folder: Path, *flags, settings: str = "evaluate: {interval: 100ms}\n") -> None:
+        config = folder / "mlmon.yaml"
+        config.write_text(settings)
+        self.otlp, port = free_port(), free_port()
+        command = [BIN / "otel-mlmon", "processor", "--config", config, "--data", folder / "data"]
+        command += ["--listen", f"127.0.0.1:{self.otlp}", "--http", f"127.0.0.1:{port}", *flags]
+        super().__init__(command, port, "/readyz", folder / "processor.log")
+
+    def samples(self, name: str) -> list[tuple[dict[str, str], float]]:
+        text = urllib.request.urlopen(self.url + "/metrics", timeout=10).read().decode()
+        families = text_string_to_metric_families(text)
+        return [(s.labels, s.value) for family in families for s in family.samples if s.name == name]
+
+    def feature_counts(self) -> dict[str, float]:
+        return {labels["ml_feature_name"]: value for labels, value in self.samples("ml_feature_count_total")}
+
+
+class Real:
+    """What starts processes, for fixtures and tests that need more than one."""
+
+    BIN, Server, Processor = BIN, Server, Processor
+    free_port = staticmethod(free_port)
+
+
+@pytest.fixture(scope="session")
+def real() -> type[Real]:
+    return Real
+
+
+@pytest.fixture
+def processor(tmp_path):
+    server = Processor(tmp_path)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def wait():
+    """Wait for a condition; what for may be a function that is called when it did not come true."""
+
+    def until(condition, what, seconds: float = 30.0):
+        deadline = time.monotonic() + seconds
+        while not (value := condition()):
+            if time.monotonic() > deadline:
+                pytest.fail(f"waited {seconds} s for {what() if callable(what) else what}")
+            time.sleep(0.05)
+        return value
+
+    return until

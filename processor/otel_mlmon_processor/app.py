@@ -132,6 +132,9 @@ class Processor:
         self._snapshot = Snapshot(tuple(models), time.perf_counter() - began, self._references.conflicts)
         for model in models:
             self._say(model)
+        for key in set(self._said) - {model.view.key for model in models}:
+            del self._said[key]
+            _LOG.info("model forgotten: %s of %s, silent for long", f"{key.model} {key.version}".strip(), key.service)
 
     def _say(self, model: ModelState) -> None:
         """One line for each model that is new, and for each change of what is wrong with it."""

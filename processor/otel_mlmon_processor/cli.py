@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import threading
@@ -11,6 +12,14 @@ from pathlib import Path
 
 from otel_mlmon.cli import Command, CommandError
 from otel_mlmon_processor.config import ConfigError, read_config
+from otel_mlmon_processor.core.text import printable
+
+
+class _OneLine(logging.Formatter):
+    """A line for each event, whatever names are in it; only the traceback of an error of ours has more."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- the base class's name
+        return printable(super().formatMessage(record))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,11 +41,14 @@ def run(args: argparse.Namespace) -> int:
     if args.check:
         print("the settings are right")
         return 0
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before gRPC is imported: it writes to stderr in a form of its own
     from otel_mlmon_processor.app import Processor
     from otel_mlmon_processor.fold import FormatError
     from otel_mlmon_processor.journal import JournalError
 
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

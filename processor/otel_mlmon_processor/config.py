@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    DirectoryPath,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from otel_mlmon.numerics.measures import MEASURES
 from otel_mlmon.semconv import DriftMeasure
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-_LOOPBACK: Final = ("127.", "localhost", "[::1]", "::1")
 # What the verdict and the reading of it rest on.
 ALWAYS: Final = frozenset(
     {DriftMeasure.PSI, DriftMeasure.PSI_CORRECTED, DriftMeasure.WASSERSTEIN, DriftMeasure.EFFECT_LOWER}
@@ -30,6 +39,8 @@ class ConfigError(ValueError):
 
 def read_duration(value: Any) -> Any:
     """Seconds of "90s", "5m", "1h", "7d" or of a number."""
+    if isinstance(value, bool):
+        raise ValueError("a duration is a number of seconds, or one with ms, s, m, h or d")
     if isinstance(value, str):
         match = _DURATION.fullmatch(value.strip())
         if match is None:
@@ -38,8 +49,25 @@ def read_duration(value: Any) -> Any:
     return value
 
 
-Duration = Annotated[float, BeforeValidator(read_duration), Field(gt=0)]
-Address = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$")]
+def check_port(address: str) -> str:
+    """The address, where its port is one."""
+    if int(address.rpartition(":")[2]) > 65_535:
+        raise ValueError("a port is at most 65535")
+    return address
+
+
+def is_loopback(address: str) -> bool:
+    """Whether host:port can be reached from this machine alone."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+# From 1 ms, so that it is a whole number of nanoseconds or close to one, to a thousand years.
+Duration = Annotated[float, BeforeValidator(read_duration), Field(ge=0.001, le=3.2e10)]
+Address = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$"), AfterValidator(check_port)]
 
 
 class Section(BaseModel):
@@ -62,7 +90,7 @@ class WindowSection(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> WindowSection:
-        if abs(self.display / self.size - round(self.display / self.size)) > 1e-9:
+        if round(self.display * 1e9) % round(self.size * 1e9):
             raise ValueError("display must be a whole number of windows of `size`")
         return self
 
@@ -71,7 +99,7 @@ class EvaluateSection(Section):
     """interval: between evaluations. tolerance: the smallest change worth hearing of, in units of the effect D."""
 
     interval: Duration = 10.0
-    tolerance: Annotated[float, Field(gt=0)] = 0.005
+    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.005
 
 
 class ShowSection(Section):
@@ -99,7 +127,7 @@ class Config(Section):
     listen: Address = "127.0.0.1:4317"
     http: Address = "127.0.0.1:9464"
     data: Path = Path("mlmon-data")
-    profiles: Path | None = None
+    profiles: DirectoryPath | None = None
     window: WindowSection = WindowSection()
     evaluate: EvaluateSection = EvaluateSection()
     show: ShowSection = ShowSection()
@@ -111,7 +139,7 @@ class Config(Section):
     def _loopback(self) -> Config:
         for key in ("listen", "http"):
             address: str = getattr(self, key)
-            if not self.insecure and not address.startswith(_LOOPBACK):
+            if not self.insecure and not is_loopback(address):
                 raise ValueError(
                     f"{key} is {address}, which others can reach, in plain text and without a password; "
                     "put `insecure: true` where the network is yours alone"
@@ -129,7 +157,7 @@ def read_config(path: Path | None, **flags: Any) -> Config:
     if path is not None:
         try:
             values = yaml.safe_load(path.read_text()) or {}
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        except (OSError, yaml.YAMLError, ValueError) as error:  # also of dates that are none
             raise ConfigError(f"{path}: {error}") from None
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: keys and values are expected, got {type(values).__name__}")

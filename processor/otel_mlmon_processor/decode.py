@@ -84,6 +84,8 @@ _COUNTERS: Final = frozenset(
         semconv.METRIC_ML_PREDICTION_INVALID,
         semconv.METRIC_MLMON_RECORDER_DROPPED,
         semconv.METRIC_MLMON_RECORDER_ERRORS,
+        semconv.METRIC_MLMON_RECORDER_EXTRA_COLUMNS,
+        semconv.METRIC_MLMON_RECORDER_UNSENT,
     )
 )
 _LEVELS: Final = frozenset({semconv.METRIC_ML_INFERENCE_ACTIVE_CALLS.name})  # sums that may fall

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 
-from otel_mlmon.numerics.binning import UNSEEN, Axis, CategoryAxis, Counts, Floats, NumericAxis
+from otel_mlmon.numerics.binning import OTHER, UNSEEN, Axis, CategoryAxis, Counts, Floats, NumericAxis
 from otel_mlmon.numerics.coarse import coarse_starts, coarsen, decision_starts
 from otel_mlmon.numerics.effect import effect, sufficient
 from otel_mlmon.numerics.exponential import rebin
 from otel_mlmon.numerics.measures import MEASURES, cell_bounds
 from otel_mlmon.profile.document import Profile, Reference
 from otel_mlmon.semconv import DriftMeasure, QualityMeasure
-from otel_mlmon_processor.core.quality import Rate, count_quality, make_rate
+from otel_mlmon_processor.core.quality import Rate, count_hidden, count_quality, make_rate
 from otel_mlmon_processor.core.verdict import (
     REPLICAS,
     Finding,
@@ -113,10 +113,11 @@ def cells_over(axis: Axis, reference: Counts, counts: VariableCounts) -> Counts 
     if isinstance(axis, CategoryAxis):
         if counts.categories is None:
             return None
-        at = {label: i for i, label in enumerate(axis.labels)}
+        # The labels of a producer that has no profile are the categories themselves.
+        at = {**axis.codes, OTHER: axis.cells - 2, UNSEEN: axis.cells - 1}
         cells = np.zeros(axis.cells, dtype=np.int64)
         for label, count in counts.categories.items():
-            cells[at.get(label, at[UNSEEN])] += count
+            cells[at.get(label, axis.default)] += count
         return cells
     if counts.edges is None or counts.cells is None:
         return None
@@ -217,7 +218,7 @@ def _judge(
     findings: list[Finding],
 ) -> VariableState:
     """State of one variable; what was found is added to `findings`."""
-    rates = rate_quality(reference, view.window[key], pair)
+    rates = rate_quality(reference, view.window[key])
     if reference is None:
         return VariableState(measures, None, None, rates, (), ())
     coarse = coarsen(pair.cells, pair.decision) if pair is not None else np.zeros(1, dtype=np.int64)
@@ -238,26 +239,25 @@ def _judge(
     )
 
 
-def rate_quality(reference: Reference | None, counts: VariableCounts, pair: Compared | None) -> dict[str, Rate]:
+def rate_quality(reference: Reference | None, counts: VariableCounts) -> dict[str, Rate]:
     """Quality rates of a variable, against the reference's where there is one."""
-    axis = reference.variable.axis if reference is not None else None
-    current = count_quality(axis, counts.categories, _outside(axis, pair.cells if pair else None), counts.invalid)
     if reference is None:
-        return {name: make_rate(name, count, counts.seen, None) for name, count in current.items()}
-    held = reference.histogram
-    before = {
-        QualityMeasure.MISSING: held.invalid.missing + held.invalid.nan,
-        QualityMeasure.INVALID: held.invalid.inf + held.invalid.type,
-        QualityMeasure.OUT_OF_RANGE: _outside(axis, held.counts),
-        QualityMeasure.UNSEEN: int(held.counts[-1]) if isinstance(axis, CategoryAxis) else 0,
+        return {name: make_rate(n, counts.seen, None) for name, n in count_quality(None, None, counts.invalid).items()}
+    axis, held = reference.variable.axis, reference.histogram
+    current = count_quality(axis, cells_over(axis, held.counts, counts), counts.invalid)
+    before = count_quality(axis, held.counts, asdict(held.invalid))
+    singles = _singles(axis, held.counts)
+    return {
+        name: make_rate(count, counts.seen, (before[name], held.seen), count_hidden(name, singles))
+        for name, count in current.items()
     }
-    return {name: make_rate(name, count, counts.seen, (before[name], held.seen)) for name, count in current.items()}
 
 
-def _outside(axis: Axis | None, cells: Counts | None) -> int:
-    if not isinstance(axis, NumericAxis) or cells is None:
+def _singles(axis: Axis, counts: Counts) -> int:
+    """Categories that the reference holds once, at most: of those that are not listed it knows the number alone."""
+    if not isinstance(axis, CategoryAxis):
         return 0
-    return int(cells[: axis.low + 1].sum() + cells[axis.high + 1 :].sum())
+    return int((counts[: len(axis.names)] == 1).sum()) + len(axis.others)
 
 
 def compare_replicas(view: ModelView, key: VariableKey, reference: Reference) -> tuple[ReplicaEffect, ...]:
@@ -292,7 +292,7 @@ def compare_replicas(view: ModelView, key: VariableKey, reference: Reference) ->
     found = []
     for i, name in enumerate(names):
         rest_of = int(others[i, -1]), int(others[i].sum())
-        broken = make_rate(QualityMeasure.MISSING, int(each[i, -1]), int(each[i].sum()), rest_of)
+        broken = make_rate(int(each[i, -1]), int(each[i].sum()), rest_of)
         if broken.effect > lower[i]:
             said = say_rate(QualityMeasure.MISSING, broken.reference or 0.0, broken.rate)
             found.append((max(far[i], broken.effect), ReplicaEffect(name, broken.effect, said)))

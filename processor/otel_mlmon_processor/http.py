@@ -62,6 +62,7 @@ class HttpServer:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((host.strip("[]"), int(port)))
+            self._socket.listen()  # now, as two sockets may be bound to one port until one of them listens
         except OSError as error:
             self._socket.close()
             raise OSError(f"cannot listen on {address} for HTTP: {error.strerror or error}") from None

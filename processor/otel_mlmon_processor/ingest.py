@@ -134,7 +134,7 @@ class Ingest:
     def counters(self) -> IngestCounters:
         """Counters for the processor's own health."""
         with self._folding:
-            fold, models = self._fold.counters(), len(self._fold.models())
+            fold, models = self._fold.counters(), len(self._fold.models(self._clock()))
         with self._changed:
             return IngestCounters(
                 dict(self._received),

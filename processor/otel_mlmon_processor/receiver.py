@@ -89,7 +89,10 @@ class Receiver:
             else:
                 self.port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {address} for OTLP: {error}") from error
+            # gRPC says no more in the exception than that it failed.
+            raise OSError(
+                f"cannot listen on {address} for OTLP: it is in use, or no address of this machine"
+            ) from error
 
     def start(self) -> None:
         """Begin to serve; the services are healthy from now on."""

@@ -23,7 +23,12 @@ class References:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._files: dict[Path, tuple[tuple[int, int], Profile | None]] = {}
-        self.conflicts = 0
+        self._passed_over: set[tuple[str, str, str]] = set()
+
+    @property
+    def conflicts(self) -> int:
+        """Profiles, from folder or event, that another of the folder has gone before although it differs."""
+        return len(self._passed_over)
 
     def refresh(self) -> None:
         """Read what is new or changed in the folder; what is broken is said once and left out."""
@@ -45,8 +50,6 @@ class References:
                 continue
             self._files[path] = (stamp, profile)
             _LOG.info("profile read: %s %s %s from %s", profile.model, profile.version, profile.hash, path)
-        known = [(p.model, p.version) for _, p in self._files.values() if p is not None]
-        self.conflicts = len(known) - len(set(known))
 
     def choose(
         self, key: ModelKey, reference_hash: str, sent: Mapping[ModelKey, tuple[Profile, ...]]
@@ -55,7 +58,10 @@ class References:
         held = [
             p for _, p in self._files.values() if p is not None and (p.model, p.version) == (key.model, key.version)
         ]
-        candidates = [*sorted(held, key=lambda p: p.created, reverse=True), *sent.get(key, ())]
+        held.sort(key=lambda p: (p.created, p.hash), reverse=True)
+        candidates = [*held, *sent.get(key, ())]
+        if held:
+            self._passed_over |= {(p.model, p.version, p.hash) for p in candidates if p.hash != held[0].hash}
         if reference_hash:
             return next((p for p in candidates if p.hash == reference_hash), None)
         return candidates[0] if candidates else None

@@ -8,8 +8,8 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from http.client import HTTPException
 from typing import Final
-from urllib.error import URLError
 
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console, Group, RenderableType
@@ -20,7 +20,8 @@ from rich.table import Table
 from otel_mlmon import semconv
 from otel_mlmon.cli import Command, CommandError
 from otel_mlmon.semconv import DriftMeasure
-from otel_mlmon_processor.core.quality import make_rate
+from otel_mlmon_processor.core.quality import count_hidden, make_rate
+from otel_mlmon_processor.core.text import printable
 from otel_mlmon_processor.core.verdict import (
     Finding,
     ReplicaEffect,
@@ -74,7 +75,8 @@ class Seen:
         rates = {}
         for measure, rate in self.quality.get(variable, {}).items():
             before = max(rate - changes.get(measure, 0.0), 0.0)
-            rates[measure] = make_rate(measure, round(rate * seen), seen, (round(before * rows), rows))
+            known = (round(before * rows), rows)
+            rates[measure] = make_rate(round(rate * seen), seen, known, count_hidden(measure))
         drift = self.drift.get(variable, {})
         yield from find_quality(role, name, rates, tolerance)
         shift = Shift(mean=drift.get(DriftMeasure.MEAN_SHIFT))
@@ -135,6 +137,11 @@ def _read_variable(seen: Seen, family: str, labels: Mapping[str, str], value: fl
             groups[family].setdefault(variable, {})[measure] = value
 
 
+def _plain(text: str) -> str:
+    """As it stands, not as markup or a terminal's commands."""
+    return escape(printable(text))
+
+
 def render(models: Mapping[Model, Seen]) -> RenderableType:
     """A table of the models, and one for each of what is wrong."""
     table = Table("model", "version", "service", "replicas", "rows", "window until", "what has changed")
@@ -152,13 +159,13 @@ def render(models: Mapping[Model, Seen]) -> RenderableType:
             say_model(findings, bool(seen.alarms)) if seen.alarms or seen.insufficient else "no reference: counts only"
         )
         colour = "red" if findings else "green" if seen.alarms else "yellow"
-        table.add_row(*map(escape, (name, version, service, *count, until)), f"[{colour}]{escape(said)}[/]")
+        table.add_row(*map(_plain, (name, version, service, *count, until)), f"[{colour}]{_plain(said)}[/]")
         if findings:
             inner = Table(
-                "feature or output", "what", "at least (D)", title=escape(f"{name} {version}"), title_justify="left"
+                "feature or output", "what", "at least (D)", title=_plain(f"{name} {version}"), title_justify="left"
             )
             for finding in findings:
-                inner.add_row(escape(finding.label), escape(finding.text), f"{finding.size:.3g}")
+                inner.add_row(_plain(finding.label), _plain(finding.text), f"{finding.size:.3g}")
             details.append(inner)
     if not models:
         return "no model has sent anything yet"
@@ -176,9 +183,22 @@ def fetch(url: str) -> str:
     try:
         with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310 -- http only, checked above
             text: str = response.read().decode()
-    except (URLError, OSError) as error:
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: the address, or text that is none
         raise CommandError(f"{url} does not answer ({error}); is the processor running there?") from None
     return text
+
+
+def read_url(url: str) -> dict[Model, Seen]:
+    """Models of the exposition at a URL.
+
+    Raises:
+        CommandError: it cannot be had, or is none.
+    """
+    text = fetch(url)
+    try:
+        return read_models(text)
+    except ValueError:
+        raise CommandError(f"{url} answers with something else than metrics; is it the processor's?") from None
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -190,14 +210,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Show it; exit status 1 where something has changed."""
     console = Console()
-    models = read_models(fetch(args.url))
+    models = read_url(args.url)
     if not args.watch:
         console.print(render(models))
         return 1 if any(seen.findings() for seen in models.values()) else 0
     with Live(render(models), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(SECONDS)
-            live.update(render(read_models(fetch(args.url))), refresh=True)
+            live.update(render(read_url(args.url)), refresh=True)
 
 
 COMMAND = Command("show models, what has changed, and by how much", configure, run)

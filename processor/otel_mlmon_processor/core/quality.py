@@ -8,7 +8,7 @@ from typing import Final
 
 from scipy.stats import beta
 
-from otel_mlmon.numerics.binning import UNSEEN, Axis, CategoryAxis, NumericAxis
+from otel_mlmon.numerics.binning import Axis, CategoryAxis, Counts, NumericAxis
 from otel_mlmon.semconv import FeatureInvalidReason, QualityMeasure
 
 CONFIDENCE: Final = 0.95
@@ -46,34 +46,44 @@ class Rate:
         return (self.lower - self.allowed) ** 2 / (self.allowed * (1 - self.allowed))
 
 
-def make_rate(measure: str, count: int, seen: int, before: tuple[int, int] | None) -> Rate:
+def make_rate(count: int, seen: int, before: tuple[int, int] | None, hidden: int = 0) -> Rate:
     """A rate with its exact bounds.
 
     Args:
-        measure: a QualityMeasure. The reference's range is that of its own m values, so what lies outside of it has a
-            rate of about 2 / m, although none of them does; likewise one category more may exist than were seen.
         count: current.
         seen: current.
         before: both of the reference; None where it is not known.
+        hidden: what the reference would have counted had it been compared with another sample, see `count_hidden`.
     """
     lower = float(beta.ppf(1 - CONFIDENCE, count, seen - count + 1)) if 0 < count <= seen else 0.0
     if before is None:
         return Rate(count, seen, None, lower, 1.0)
     known, total = before
-    hidden = {QualityMeasure.OUT_OF_RANGE: 2, QualityMeasure.UNSEEN: 1}.get(measure, 0)
-    upper = float(beta.ppf(CONFIDENCE, known + hidden + 1, total - known)) if known < total else 1.0
+    most = known + hidden
+    upper = float(beta.ppf(CONFIDENCE, most + 1, total - most)) if most < total else 1.0
     return Rate(count, seen, known / max(total, 1), lower, min(SLACK * upper + FLOOR, 1.0))
 
 
-def count_quality(
-    axis: Axis | None, cells: Mapping[str, int] | None, outside: int, invalid: Mapping[str, int]
-) -> dict[str, int]:
+def count_hidden(measure: str, singles: int = 0) -> int:
+    """How many of a reference's m values its own range and categories hide.
+
+    The range is that of the m values, so none of them lies outside, and of others about 2 / m. Categories that m values
+    do not show have together about the share of those that occur once among them (I. J. Good, 1953,
+    doi:10.1093/biomet/40.3-4.237).
+
+    Args:
+        measure: a QualityMeasure.
+        singles: categories that occur once, at most; one more may always exist.
+    """
+    return {QualityMeasure.OUT_OF_RANGE: 2, QualityMeasure.UNSEEN: max(singles, 1)}.get(measure, 0)
+
+
+def count_quality(axis: Axis | None, cells: Counts | None, invalid: Mapping[str, int]) -> dict[str, int]:
     """Values by quality measure.
 
     Args:
         axis: of the variable; None where there is no profile.
-        cells: counts by label of a category.
-        outside: values outside the reference's range.
+        cells: counts over it; None where they are over others.
         invalid: values in no cell, by reason.
     """
     reasons = FeatureInvalidReason
@@ -82,7 +92,8 @@ def count_quality(
         QualityMeasure.INVALID: invalid.get(reasons.INF, 0) + invalid.get(reasons.TYPE, 0),
     }
     if isinstance(axis, NumericAxis):
-        counts[QualityMeasure.OUT_OF_RANGE] = outside
+        outside = 0 if cells is None else cells[: axis.low + 1].sum() + cells[axis.high + 1 :].sum()
+        counts[QualityMeasure.OUT_OF_RANGE] = int(outside)
     elif isinstance(axis, CategoryAxis):
-        counts[QualityMeasure.UNSEEN] = (cells or {}).get(UNSEEN, 0)
+        counts[QualityMeasure.UNSEEN] = 0 if cells is None else int(cells[-1])
     return counts

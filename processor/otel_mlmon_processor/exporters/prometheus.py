@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Any, Final
 
 import numpy as np
@@ -10,12 +11,19 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from otel_mlmon import semconv
-from otel_mlmon_processor.ingest import IngestCounters
+from otel_mlmon_processor.intake import IngestCounters
 from otel_mlmon_processor.snapshot import ModelState, Snapshot, VariableState
 from otel_mlmon_processor.windows import ModelKey, OperationHistogram, VariableCounts, VariableKey
 
 # What the OpenTelemetry specification makes of units in names; annotations in braces are left out.
 _UNITS: Final = {"s": "seconds", "By": "bytes"}
+# What identifies a model; producers may send anything beside it.
+_IDENTITY: Final = (
+    semconv.ML_MODEL_HASH,
+    semconv.ML_REFERENCE_HASH,
+    semconv.ML_FRAMEWORK_NAME,
+    semconv.ML_FRAMEWORK_VERSION,
+)
 
 Samples = Iterable[tuple[Mapping[str, str], float]]
 
@@ -94,19 +102,41 @@ def _model_families(models: Sequence[ModelState], now: float) -> Iterator[Metric
 
     known = [model for model in models if model.view.end]
     info = [
-        ({**model_labels(m.view.key), **{label(name): text for name, text in m.view.info.items()}}, 1.0) for m in models
+        ({**model_labels(m.view.key), **{label(n): m.view.info[n] for n in _IDENTITY if n in m.view.info}}, 1.0)
+        for m in models
     ]
     yield _family(semconv.METRIC_ML_MODEL_INFO, info)
     yield _family(semconv.METRIC_ML_MODEL_REPLICAS, each(lambda m: m.view.active_replicas))
     yield _family(semconv.METRIC_ML_DRIFT_TOLERANCE, each(lambda m: m.tolerance))
     profiles = [(model_labels(m.view.key), m.profile.rows) for m in models if m.profile is not None]
     yield _family(semconv.METRIC_ML_REFERENCE_ROWS, profiles)
+    ages = [
+        (metric, model_labels(m.view.key), now - since)
+        for m in models
+        if m.profile is not None
+        for metric, moment in (
+            (semconv.METRIC_ML_REFERENCE_AGE, m.profile.created),
+            (semconv.METRIC_ML_MODEL_AGE, m.profile.trained),
+        )
+        if (since := _seconds(moment)) is not None
+    ]
+    for metric in (semconv.METRIC_ML_REFERENCE_AGE, semconv.METRIC_ML_MODEL_AGE):
+        yield _family(metric, [(labels, age) for which, labels, age in ages if which is metric])
     yield _family(semconv.METRIC_ML_WINDOW_ROWS, each(lambda m: m.rows))
     yield _family(semconv.METRIC_ML_INFERENCE_ACTIVE_CALLS, each(lambda m: m.view.active_calls))
     yield _family(semconv.METRIC_ML_WINDOW_END, [(model_labels(m.view.key), m.view.end) for m in known])
     yield _family(
         semconv.METRIC_MLMON_PROCESSOR_LAG, [(model_labels(m.view.key), now - m.view.watermark) for m in known]
     )
+
+
+def _seconds(moment: str) -> float | None:
+    """Seconds since 1970 of a moment in a profile, ISO 8601 in UTC; None where it is another text."""
+    try:
+        read = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return (read if read.tzinfo else read.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def _variables(models: Sequence[ModelState]) -> Iterator[tuple[VariableKey, dict[str, str], VariableState]]:
@@ -212,9 +242,14 @@ def _operation_families(models: Sequence[ModelState]) -> Iterator[Metric]:
             family.add_metric([labels.get(name, "") for name in names], _buckets(histogram), histogram.sum)
         yield family
     reason = label(semconv.MLMON_REASON)
-    for metric in (semconv.METRIC_MLMON_RECORDER_DROPPED, semconv.METRIC_MLMON_RECORDER_ERRORS):
+    for metric in (
+        semconv.METRIC_MLMON_RECORDER_DROPPED,
+        semconv.METRIC_MLMON_RECORDER_ERRORS,
+        semconv.METRIC_MLMON_RECORDER_EXTRA_COLUMNS,
+        semconv.METRIC_MLMON_RECORDER_UNSENT,
+    ):
         samples = [
-            ({**model_labels(model.view.key), reason: why}, float(n))
+            ({**model_labels(model.view.key), **({reason: why} if why else {})}, float(n))
             for model in models
             for why, n in model.view.dropped.get(metric.name, {}).items()
         ]

@@ -1,17 +1,20 @@
-"""Requests as a producer would send them, built from the OTLP messages themselves."""
+"""Requests as a producer would send them, built from the OTLP messages; and views of rows, without a wire."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
-from otel_mlmon_processor.windows import VariableKey
+from otel_mlmon_processor.windows import ModelKey, ModelView, VariableCounts, VariableKey
 
 from otel_mlmon import semconv
+from otel_mlmon.numerics.binning import OTHER, UNSEEN, CategoryAxis
 
 MINUTE = 60 * 10**9
 EPOCH = 29_000_000  # a minute in 2025: times below are minutes after it
@@ -141,7 +144,7 @@ class Sender:
 
 
 class Otlp:
-    """What the tests of this folder share."""
+    """What these tests share."""
 
     MINUTE, EPOCH, EDGES, DELTA, CUMULATIVE = MINUTE, EPOCH, EDGES, DELTA, CUMULATIVE
     X = VariableKey("feature", "x")
@@ -153,3 +156,68 @@ class Otlp:
 @pytest.fixture(scope="session")
 def otlp() -> type[Otlp]:
     return Otlp
+
+
+class Views:
+    """Views of a model straight from rows, counted one by one as the wire's rules say."""
+
+    KEY = ModelKey("shop", "svc", "prod", "m", "1")
+
+    @staticmethod
+    def count(variable, values) -> VariableCounts:
+        """Counts of a variable's values: cells (lower, upper] of numbers, labels of categories, and what has none."""
+        axis = variable.axis
+        if isinstance(axis, CategoryAxis):
+            held = [None if value is None else str(value) for value in np.asarray(values, dtype=object).tolist()]
+            if variable.dtype == "boolean":
+                held = [value and value.lower() for value in held]
+            missing = held.count(None)
+            known = {**dict.fromkeys(axis.others, OTHER), **{name: name for name in axis.names}}
+            labels = Counter(known.get(value, UNSEEN) for value in held if value is not None)
+            return VariableCounts(len(held), {"missing": missing} if missing else {}, categories=dict(labels))
+        numbers = np.asarray(values, dtype=np.float64)
+        finite = numbers[np.isfinite(numbers)]
+        invalid = {"nan": int(np.isnan(numbers).sum()), "inf": int(np.isinf(numbers).sum())}
+        cells = np.bincount(np.searchsorted(axis.edges, finite, side="left"), minlength=axis.edges.size + 1)
+        return VariableCounts(
+            numbers.size,
+            {reason: count for reason, count in invalid.items() if count},
+            np.array(axis.edges),
+            cells,
+            float(finite.sum()),
+        )
+
+    @classmethod
+    def variables(cls, profile, rows) -> dict[VariableKey, VariableCounts]:
+        """Counts of a mapping from names (of outputs: their role) to values."""
+        return {
+            VariableKey(v.role, v.name if v.role == "feature" else ""): cls.count(v, rows[v.name])
+            for v in (profile.plan.variables if profile is not None else ())
+            if v.name in rows
+        }
+
+    @classmethod
+    def view(cls, profile, rows, *, key=KEY, replicas=None, **changes) -> ModelView:
+        """The view of rows, or of the rows of replicas."""
+        window = rows if isinstance(next(iter(rows.values()), None), VariableCounts) else cls.variables(profile, rows)
+        given = {
+            "key": key,
+            "reference_hash": profile.hash if profile is not None else "",
+            "start": 1_735_686_000.0,
+            "end": 1_735_689_600.0,
+            "watermark": 1_735_689_599.0,
+            "window": window,
+            "totals": window,
+            "replicas": {name: cls.variables(profile, part) for name, part in (replicas or {}).items()},
+            "active_replicas": len(replicas or {"a": {}}),
+            "operations": {},
+            "active_calls": 0,
+            "info": {},
+            "dropped": {},
+        }
+        return ModelView(**{**given, **changes})
+
+
+@pytest.fixture(scope="session")
+def views() -> type[Views]:
+    return Views

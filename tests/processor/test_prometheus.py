@@ -1,0 +1,429 @@
+"""Exposition: what Prometheus reads, how it is named, how much of it there is, and what hostile names can do to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from otel_mlmon_processor.evaluate import evaluate_model
+from otel_mlmon_processor.exporters.prometheus import SnapshotCollector
+from otel_mlmon_processor.fold import FoldCounters
+from otel_mlmon_processor.ingest import Ingest, IngestCounters
+from otel_mlmon_processor.snapshot import Snapshot
+from otel_mlmon_processor.windows import ModelKey, OperationHistogram
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from otel_mlmon.numerics.binning import OTHER, UNSEEN
+from otel_mlmon.operations import ROWS, SECONDS
+from otel_mlmon.profile.document import Profile
+
+REGISTRY = yaml.safe_load((Path(__file__).parents[2] / "semconv" / "registry.yaml").read_text())
+METRICS = {group["metric_name"]: group for group in REGISTRY["groups"] if group["type"] == "metric"}
+
+# What the decision layer and labels bring, each with its own issue.
+LATER = {"ml.drift.evidence", "ml.model.performance", "ml.outcome", "ml.prediction.error", "ml.label.delay"}
+# Distributions leave over coarse cells, as shares of the sliding window.
+INSTEAD = {
+    "ml.feature.value": "ml.feature.distribution",
+    "ml.prediction.value": "ml.prediction.distribution",
+    "ml.prediction.score": "ml.prediction.distribution",
+}
+NOW = 1_735_690_000.0  # 1 January 2025, 00:06:40 UTC
+ACCEPT = {"text": "", "openmetrics": "application/openmetrics-text; version=1.0.0"}
+PARSE = {"text": parse_text, "openmetrics": parse_openmetrics}
+HOSTILE = 'a"b\\c\\n\nevil_metric{x="y"} 1\n# HELP evil_metric evil\n# EOF\n größe\t風, }'
+
+
+def family_name(metric: str, unit: str) -> str:
+    """The rules of "Prometheus and OpenMetrics compatibility" of the OpenTelemetry specification, written out again:
+    characters that are not allowed become one underscore; the unit is appended in full where the name does not end with
+    it; annotations in braces are left out; `_total` and `_ratio` belong to counters and to gauges of unit 1.
+    """
+    name = re.sub(r"_+", "_", re.sub(r"[^a-zA-Z0-9:_]", "_", metric))
+    unit = re.sub(r"\{[^}]*\}", "", unit)
+    words = {"": "", "s": "seconds", "By": "bytes", "ms": "milliseconds", "1": "ratio", "%": "percent"}[unit]
+    return name if not words or name.endswith(words) else f"{name}_{words}"
+
+
+NAMES = {family_name(name, group["unit"]): name for name, group in METRICS.items()}
+
+
+def counters(**changes) -> IngestCounters:
+    fold = FoldCounters(9, 3, 2, {"ahead": 1, "no_model": 2}, 1, 5, 2)
+    held = IngestCounters(
+        received={"metrics": 10, "logs": 1},
+        refused={("metrics", "malformed"): 4, ("logs", "overload"): 1},
+        ignored={"not_ml": 7, "ahead": 1},
+        waiting=0,
+        journal_entries=3,
+        journal_bytes=900,
+        fold=fold,
+        models=1,
+    )
+    return dataclasses.replace(held, **changes)
+
+
+def expose(models, form="text", *, seconds=0.25, held=None, **options) -> str:
+    registry = CollectorRegistry()
+    snapshot = Snapshot(tuple(models), seconds, 1)
+    registry.register(SnapshotCollector(lambda: snapshot, lambda: held or counters(), lambda: NOW, **options))
+    encode, _ = choose_encoder(ACCEPT[form])
+    return encode(registry).decode()
+
+
+def read(models, form="text", **options):
+    return {family.name: family for family in PARSE[form](expose(models, form, **options))}
+
+
+def samples_of(families):
+    return [sample for family in families.values() for sample in family.samples]
+
+
+def evaluate(view, profile):
+    return evaluate_model(view, profile, tolerance=0.005)
+
+
+def operations(attributes):
+    rng = np.random.default_rng(0)
+    parts = {"ml.inference.duration": SECONDS, "ml.inference.batch.size": ROWS}
+    return {
+        name: (OperationHistogram(attributes, np.array(edges), rng.integers(0, 9, len(edges) + 1), 12.5),)
+        for name, edges in parts.items()
+    }
+
+
+def alarming(views, numbers=3, categories=2, replicas=4, **changes):
+    """A model with predictions of both kinds, where everything has changed that can change, everywhere."""
+    rng = np.random.default_rng(30)
+
+    def draw(n, shift):
+        rows = {f"x{i}": rng.normal(shift, 1, n) for i in range(numbers)}
+        rows |= {
+            f"c{i}": rng.choice(["a", "b", "c"], n, p=[0.7 - shift / 5, 0.2 + shift / 5, 0.1])
+            for i in range(categories)
+        }
+        return rows | {
+            "class": np.where(rng.random(n) < 0.3 + shift / 5, "yes", "no"),
+            "score": rng.beta(2 + shift, 5, n),
+        }
+
+    held = draw(5_000, 0)
+    outputs = {role: held.pop(role) for role in ("class", "score")}
+    profile = Profile.build(
+        held, model="m", version="1", predictions=outputs, model_hash="ffff",
+        created="2025-01-01T00:00:00Z", trained="2024-12-31T00:00:00Z",
+    )  # fmt: skip
+    parts = {f"r{i}": draw(400, 1 + i % 3) for i in range(replicas)}
+    rows = {name: np.concatenate([np.asarray(part[name]) for part in parts.values()]) for name in parts["r0"]}
+    view = views.view(
+        profile, rows, replicas=parts,
+        operations=operations({"ml.operation.name": "predict", "ml.framework.name": "sklearn"}),
+        info={"ml.model.name": "m", "ml.model.version": "1", "ml.framework.name": "sklearn", "ml.reference.hash": "h"},
+        dropped={
+            "mlmon.recorder.dropped": {"unreadable": 3},
+            "mlmon.recorder.errors": {"ValueError": 4},
+            "mlmon.recorder.extra_columns": {"": 5},
+            "mlmon.recorder.unsent": {"": 6},
+        },
+        active_calls=2,
+    )  # fmt: skip
+    reasons = {"missing": 5, "nan": 6, "inf": 7, "type": 8}
+    totals = {key: dataclasses.replace(counts, invalid=reasons) for key, counts in view.totals.items()}
+    return evaluate(dataclasses.replace(view, totals=totals, **changes), profile), profile
+
+
+@pytest.fixture(scope="module")
+def model(views):
+    state, _ = alarming(views)
+    assert all(one.alarm for one in state.variables.values())
+    return state
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize("form", ACCEPT)
+def test_every_family_is_one_of_the_registry_with_its_type_help_and_unit(model, form):
+    families = read([model], form)
+    kinds = {"counter": "counter", "gauge": "gauge", "updowncounter": "gauge", "histogram": "histogram"}
+    for name, family in families.items():
+        group = METRICS[NAMES[name]]
+        assert (family.type, family.documentation) == (kinds[group["instrument"]], group["brief"])
+        if form == "openmetrics":
+            assert family.unit == {"s": "seconds"}.get(group["unit"], "")
+        suffixes = {"counter": {"_total"}, "gauge": {""}, "histogram": {"_bucket", "_sum", "_count"}}[family.type]
+        assert {sample.name.removeprefix(name) for sample in family.samples} == suffixes
+
+
+def test_comments_are_written_for_every_family(model):
+    """The parsers forgive a comment that is absent; Prometheus's metadata is empty without it."""
+    for form in ACCEPT:
+        text = expose([model], form)
+        names = {family.name for family in PARSE[form](text)}
+        said = {kind: set(re.findall(rf"^# {kind} (\S+) ", text, re.MULTILINE)) for kind in ("HELP", "TYPE", "UNIT")}
+        total = {f"{name}_total" for name in names}
+        assert {name.removesuffix("_total") for name in said["HELP"]} == names
+        assert said["HELP"] == said["TYPE"] <= names | total
+        if form == "openmetrics":
+            assert said["UNIT"] == {name for name in names if name.endswith("_seconds")}
+            assert text.endswith("# EOF\n")
+
+
+def test_nothing_is_a_ratio_and_only_counters_are_totals(model):
+    for form in ACCEPT:
+        for sample in samples_of(read([model], form)):
+            assert not sample.name.endswith("_ratio")
+            assert "_total" not in sample.name.removesuffix("_total")
+
+
+def test_all_that_the_conventions_give_the_processor_is_exposed_or_comes_later(model, views):
+    scarce, _ = alarming(views)
+    waiting = {key: dataclasses.replace(one, alarm=None, sufficient=False) for key, one in scarce.variables.items()}
+    other = dataclasses.replace(scarce.view, key=ModelKey("", "other", "", "m", "2"))
+    exposed = {NAMES[name] for name in read([model, dataclasses.replace(scarce, view=other, variables=waiting)])}
+    assert set(METRICS) - exposed == LATER | set(INSTEAD)
+    assert set(INSTEAD.values()) <= exposed
+
+
+@pytest.mark.parametrize("form", ACCEPT)
+def test_labels_are_the_attributes_of_the_registry_and_the_service(model, form):
+    service = {"service_namespace", "service_name", "deployment_environment_name"}
+    for name, family in read([model], form).items():
+        group = METRICS[NAMES[name]]
+        allowed = {attribute["ref"].replace(".", "_") for attribute in group["attributes"]}
+        if "ml_model_name" in allowed:
+            allowed |= service
+        if family.type == "histogram" or name.endswith("_distribution"):
+            allowed.add("le")
+        for sample in family.samples:
+            assert set(sample.labels) <= allowed, sample
+            if "ml_model_name" in allowed:
+                assert {label: sample.labels[label] for label in (*service, "ml_model_name", "ml_model_version")} == {
+                    "service_namespace": "shop",
+                    "service_name": "svc",
+                    "deployment_environment_name": "prod",
+                    "ml_model_name": "m",
+                    "ml_model_version": "1",
+                }
+
+
+# ---------------------------------------------------------------- values
+
+
+def value_of(families, name, **labels):
+    found = [s.value for s in samples_of(families) if s.name == name and labels.items() <= s.labels.items()]
+    assert len(found) == 1, (name, labels, found)
+    return found[0]
+
+
+@pytest.mark.parametrize("form", ACCEPT)
+def test_values_are_those_that_were_counted_and_measured(model, form):
+    families = read([model], form)
+    state = model.variables[next(key for key in model.variables if key.name == "x1")]
+    for measure, value in state.measures.items():
+        shown = value_of(families, "ml_feature_drift", ml_feature_name="x1", ml_drift_measure=measure)
+        assert shown == value
+    assert value_of(families, "ml_feature_invalid_total", ml_feature_name="x1", ml_feature_invalid_reason="inf") == 7
+    assert value_of(families, "ml_feature_count_total", ml_feature_name="x1") == 1_600
+    assert value_of(families, "ml_window_rows") == 1_600
+    assert value_of(families, "ml_model_replicas") == 4
+    assert value_of(families, "ml_reference_rows") == 5_000
+    assert value_of(families, "ml_inference_active_calls") == 2
+    assert value_of(families, "ml_window_end_seconds") == model.view.end
+    assert value_of(families, "mlmon_processor_lag_seconds") == NOW - model.view.watermark
+    assert value_of(families, "ml_reference_age_seconds") == 400  # since midnight
+    assert value_of(families, "ml_model_age_seconds") == 400 + 86_400
+    assert value_of(families, "mlmon_recorder_extra_columns_total") == 5
+    assert value_of(families, "mlmon_recorder_unsent_total") == 6
+    assert value_of(families, "mlmon_recorder_errors_total", mlmon_reason="ValueError") == 4
+    classes = {s.labels["ml_prediction_class"]: s.value for s in families["ml_prediction_class"].samples}
+    assert sum(classes.values()) == 1_600
+    bounds = [s for s in families["ml_feature_distribution"].samples if s.labels["ml_feature_name"] == "x1"]
+    assert [(float(s.labels["le"]), s.value) for s in bounds] == list(state.distribution)
+
+
+@pytest.mark.parametrize("form", ACCEPT)
+def test_histograms_are_cumulative_and_end_with_their_count(model, form):
+    families = read([model], form)
+    for metric, name in (
+        ("ml.inference.duration", "ml_inference_duration_seconds"),
+        ("ml.inference.batch.size", "ml_inference_batch_size"),
+    ):
+        (held,) = model.view.operations[metric]
+        buckets = [s for s in families[name].samples if s.name.endswith("_bucket")]
+        assert [float(s.labels["le"]) for s in buckets] == [*held.edges, math.inf]
+        assert [s.value for s in buckets] == np.cumsum(held.cells).tolist()
+        assert value_of(families, f"{name}_count", ml_operation_name="predict") == held.cells.sum()
+        assert value_of(families, f"{name}_sum", ml_operation_name="predict") == 12.5
+
+
+def test_the_health_of_the_processor_needs_no_model():
+    families = read([])
+    assert all(name.startswith("mlmon_processor_") for name in families)
+    assert value_of(families, "mlmon_processor_received_total", mlmon_signal="metrics") == 10
+    assert value_of(families, "mlmon_processor_refused_total", mlmon_signal="metrics", mlmon_reason="malformed") == 4
+    assert value_of(families, "mlmon_processor_dropped_total", mlmon_reason="ahead") == 2  # decoding's and the fold's
+    assert value_of(families, "mlmon_processor_dropped_total", mlmon_reason="not_ml") == 7
+    assert value_of(families, "mlmon_processor_profile_conflicts_total") == 2  # the fold's and the folder's
+    assert value_of(families, "mlmon_processor_evaluation_duration_seconds") == 0.25
+
+
+def test_what_is_not_known_is_absent_and_never_nan(views):
+    rng = np.random.default_rng(31)
+    constant = Profile.build({"x": np.full(500, 3.0), "y": rng.normal(size=500)}, model="m", version="1")
+    constant = dataclasses.replace(constant, created="soon")
+    unknown = {"start": 0.0, "end": 0.0, "watermark": 0.0}
+    states = [
+        evaluate(views.view(constant, {"x": np.full(500, 4.0), "y": rng.normal(size=20)}), constant),
+        evaluate(views.view(None, {}, key=ModelKey("", "none", "", "new", ""), **unknown), None),
+        evaluate(views.view(constant, {"x": np.full(9, np.nan)}, key=ModelKey("", "nan", "", "m", "1")), constant),
+    ]
+    for form in ACCEPT:
+        families = read(states, form)
+        assert all(math.isfinite(sample.value) for sample in samples_of(families))
+        named = {name: {s.labels["service_name"] for s in family.samples} for name, family in families.items()
+                 if name.startswith("ml_")}  # fmt: skip
+        assert named["ml_model_replicas"] == {"svc", "none", "nan"}
+        assert named["ml_window_end_seconds"] == {"svc", "nan"}
+        assert named["ml_reference_rows"] == {"svc", "nan"}
+        assert "ml_model_age_seconds" not in named  # nobody said when it was trained
+        assert "ml_reference_age_seconds" not in named  # what was said is no time
+        # Too few of y to say, and an alarm for x: its mean has moved by no finite number of deviations.
+        alarms = {s.labels["ml_feature_name"]: s.value for s in families["ml_drift_alarm"].samples
+                  if s.labels["service_name"] == "svc"}  # fmt: skip
+        assert alarms == {"x": 1}
+        measures = {s.labels["ml_drift_measure"] for s in families["ml_feature_drift"].samples
+                    if s.labels["ml_feature_name"] == "x"}  # fmt: skip
+        assert not measures & {"wasserstein", "mean_shift"}
+        assert "psi" in measures
+
+
+# ---------------------------------------------------------------- how many
+
+
+def numbers_of_series(state, profile, **options):
+    """Series of each feature, of each output, and of the model beside them."""
+    features, outputs, model = Counter(), Counter(), Counter()
+    for sample in samples_of(read([state], **options)):
+        labels = sample.labels
+        if sample.name.startswith("mlmon_processor_") and "ml_model_name" not in labels:
+            continue
+        if labels.get("ml_feature_name"):
+            features[labels["ml_feature_name"]] += 1
+        elif labels.get("ml_prediction_signal"):
+            outputs[labels["ml_prediction_signal"]] += 1
+        elif "ml_prediction_class" in labels:
+            outputs["class"] += 1
+        else:
+            model[sample.name] += 1
+    allowed = {}
+    for variable in profile.plan.variables:
+        labels = getattr(variable.axis, "labels", ())
+        allowed[variable.name] = 45 + len(labels)
+        assert set(labels) >= ({OTHER, UNSEEN} if labels else set())
+    return features, outputs, model, allowed
+
+
+@pytest.mark.parametrize("replicas", [1, 4, 50])
+def test_series_are_bounded_while_everything_alarms(views, replicas):
+    state, profile = alarming(views, numbers=35, categories=5, replicas=replicas)
+    assert sum(bool(one.alarm) for one in state.variables.values()) == 42
+    features, outputs, model, allowed = numbers_of_series(state, profile)
+    assert len(features) == 40
+    assert all(features[name] <= allowed[name] for name in features), features
+    assert all(outputs[name] <= allowed[name] for name in outputs), outputs
+    assert sum(model.values()) <= 60, model  # of a model of which one method is called
+
+
+def test_the_number_of_replicas_changes_no_number_of_series(views):
+    few, many = (numbers_of_series(*alarming(views, replicas=n))[:3] for n in (4, 50))
+    assert few == many
+
+
+def test_distributions_can_be_switched_off(model):
+    with_, without = read([model]), read([model], distribution=False)
+    assert set(with_) - set(without) == {"ml_feature_distribution", "ml_prediction_distribution"}
+
+
+# ---------------------------------------------------------------- names of others
+
+
+@pytest.mark.parametrize("form", ACCEPT)
+def test_hostile_names_come_back_as_they_are_and_inject_nothing(views, form):
+    rows = {HOSTILE: np.random.default_rng(32).normal(size=500), f"{HOSTILE}!": np.array([HOSTILE, "b"] * 250)}
+    profile = Profile.build(rows, model=HOSTILE, version=HOSTILE)
+    bad = {**rows, HOSTILE: np.full(500, np.nan)}
+    parts = {HOSTILE: bad, "b": rows}
+    both = {name: np.concatenate([bad[name], rows[name]]) for name in rows}
+    view = views.view(
+        profile, both, replicas=parts, key=ModelKey(*[HOSTILE] * 5), info={"ml.framework.name": HOSTILE},
+        operations=operations({"ml.operation.name": HOSTILE, "error.type": HOSTILE}),
+        dropped={"mlmon.recorder.errors": {HOSTILE: 1}},
+    )  # fmt: skip
+    held = counters(refused={("metrics", HOSTILE): 1}, ignored={HOSTILE: 1})
+    families = read([evaluate(view, profile)], form, held=held)
+    assert set(families) <= set(NAMES)
+    shown = Counter(
+        label for sample in samples_of(families) for label, value in sample.labels.items() if value == HOSTILE
+    )
+    for label in (
+        *("ml_model_name", "ml_model_version", "service_name", "service_namespace", "deployment_environment_name"),
+        *("ml_feature_name", "ml_feature_category", "ml_framework_name", "ml_operation_name", "error_type"),
+        *("service_instance_id", "mlmon_reason"),
+    ):
+        assert shown[label], label
+
+
+def test_attributes_that_are_not_of_the_registry_do_not_become_labels(views):
+    """A producer may put anything on its info point, also names that would be those of another service."""
+    info = {"service.name": "evil", "ml.model.name": "evil", 'x"} 1\nevil': "1", "ml.framework.name": "sklearn"}
+    for form in ACCEPT:
+        families = read([evaluate(views.view(None, {}, info=info), None)], form)
+        (sample,) = families["ml_model_info"].samples
+        assert (sample.labels["service_name"], sample.labels["ml_model_name"]) == ("svc", "m")
+        assert sample.labels["ml_framework_name"] == "sklearn"
+        assert len(sample.labels) == 6
+
+
+@pytest.mark.parametrize("form", ACCEPT)
+def test_no_series_is_there_twice(views, model, form):
+    """Models that differ in one part of their key only, where another lacks it."""
+    keys = [
+        ModelKey("", "svc", "", "m", "1"),
+        ModelKey("", "svc", "prod", "m", "1"),
+        ModelKey("prod", "svc", "", "m", "1"),
+    ]
+    keys += [ModelKey("", "", "", "m", "1"), ModelKey("", "svc", "", "m", "")]
+    states = [dataclasses.replace(model, view=dataclasses.replace(model.view, key=key)) for key in keys]
+    seen = Counter((s.name, tuple(sorted(s.labels.items()))) for s in samples_of(read(states, form)))
+    assert max(seen.values()) == 1
+
+
+def test_a_retired_model_leaves_no_series(otlp, tmp_path):
+    now = [otlp.at(0)]
+    ingest = Ingest(tmp_path, clock=lambda: now[0])
+    try:
+        ingest.submit("metrics", otlp.Sender().request(otlp.Sender().histogram([1, 2, 3, 4], 0, 1)))
+
+        def show():
+            models = [evaluate(view, None) for view in ingest.views()]
+            return read(models, held=ingest.counters())
+
+        before = show()
+        assert value_of(before, "mlmon_processor_models") == 1
+        assert "ml_feature_count" in before
+        now[0] += 86_401 * 10**9
+        after = show()
+        assert all(name.startswith("mlmon_processor_") for name in after)
+        assert value_of(after, "mlmon_processor_models") == 0
+    finally:
+        ingest.close()

@@ -1,0 +1,234 @@
+"""`otel-mlmon status`: what it shows of a real processor, and of one that hostile names have reached."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import numpy as np
+import pytest
+from opentelemetry.sdk.resources import Resource
+from otel_mlmon_processor.evaluate import evaluate_model
+from otel_mlmon_processor.exporters.prometheus import SnapshotCollector
+from otel_mlmon_processor.fold import FoldCounters
+from otel_mlmon_processor.intake import IngestCounters
+from otel_mlmon_processor.snapshot import Snapshot
+from otel_mlmon_processor.status import read_models, render
+from prometheus_client import CollectorRegistry, generate_latest
+from rich.console import Console
+
+from otel_mlmon import Monitor, Profile
+from otel_mlmon.cli import main
+
+DAY = 1_735_689_600.0  # 1 January 2025, UTC
+
+
+@pytest.fixture(scope="module")
+def running(real, tmp_path_factory):
+    server = real.Processor(tmp_path_factory.mktemp("running"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def status(real):
+    def run(url: str):
+        command = [real.BIN / "otel-mlmon", "status", "--url", url]
+        environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+
+    return run
+
+
+@pytest.mark.server
+def test_it_shows_models_verdicts_and_how_much(running, status, wait, monkeypatch):
+    """From no model to one that is as before, one that has changed, and one without a profile."""
+    url = running.url + "/metrics"
+    done = status(url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "no model has sent anything yet\n", "")
+
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{running.otlp}")
+    rng = np.random.default_rng(50)
+    train = {"km": rng.normal(100, 30, 5_000), "wind": rng.normal(size=5_000)}
+    profile = Profile.build(train, model="flights", version="3")
+    quiet = {"km": rng.normal(100, 30, 1_000), "wind": rng.normal(size=1_000)}
+    bad = {"km": quiet["km"] + 30, "wind": np.where(np.arange(1_000) < 250, np.nan, quiet["wind"])}
+    monitors = []
+
+    def send(model, service, rows):
+        monitors.append(Monitor(model, resource=Resource({"service.name": service})))
+        monitors[-1].observe(rows, time=DAY)
+        assert monitors[-1].flush()
+
+    send(profile, "quiet", quiet)
+    send("plain", "none", quiet)
+    wait(lambda: len(running.samples("ml_drift_alarm")) == 2, "the first verdict")
+    done = status(url)
+    assert done.returncode == 0  # nothing has changed
+    (line,) = [line for line in done.stdout.splitlines() if " quiet " in line]
+    assert [cell.strip() for cell in line.strip("│").split("│")] == [
+        "flights", "3", "quiet", "1", "1000", "2025-01-01 00:00", "nothing has changed",
+    ]  # fmt: skip
+    (line,) = [line for line in done.stdout.splitlines() if " none " in line]
+    assert "no reference: counts only" in line
+
+    send(profile, "bad", bad)
+    wait(lambda: len(running.samples("ml_drift_alarm")) == 4, "the second verdict")
+    done = status(url)
+    assert done.returncode == 1  # something has
+    (line,) = [line for line in done.stdout.splitlines() if " bad " in line]
+    said = line.strip("│").split("│")[-1].strip()
+    assert said == "wind: missing 0 % -> 25 %; km: mean up 1 sd"
+    details = [
+        [cell.strip() for cell in line.strip("│").split("│")] for line in done.stdout.splitlines() if "│" in line
+    ]
+    assert ["wind", "missing 0 % -> 25 %"] in [cells[:2] for cells in details]
+    assert ["km", "mean up 1 sd"] in [cells[:2] for cells in details]
+    for monitor in monitors:
+        monitor.close()
+
+
+def test_it_says_what_the_processor_says(views):
+    """Of every kind of change: the same variables in the same order, for the same reasons."""
+    rng = np.random.default_rng(51)
+    held = {name: rng.normal(size=5_000) for name in ("shift", "hole", "odd", "far", "one", "still")}
+    held["kind"] = rng.choice(["a", "b"], 5_000)
+    profile = Profile.build(held, model="m", version="1")
+    parts = {r: {name: rng.normal(size=1_000) for name in held if name != "kind"} for r in "abcd"}
+    for replica, part in parts.items():
+        part["kind"] = rng.choice(["a", "b", "new"], 1_000, p=[0.45, 0.45, 0.1])
+        part["shift"] += 0.6
+        part["hole"][:200] = np.nan
+        part["odd"][:300] = np.inf
+        part["far"][:50] = 1e6
+        if replica == "c":
+            part["one"] += 3
+    rows = {name: np.concatenate([part[name] for part in parts.values()]) for name in held}
+    state = evaluate_model(views.view(profile, rows, replicas=parts), profile, tolerance=0.005)
+    assert {finding.kind for finding in state.findings} >= {
+        "missing",
+        "invalid",
+        "replica",
+        "unseen",
+        "out_of_range",
+        "drift",
+    }
+    nothing = IngestCounters({}, {}, {}, 0, 0, FoldCounters(0, 0, 0, {}, 0, 0, 0), 1)
+    registry = CollectorRegistry()
+    registry.register(SnapshotCollector(lambda: Snapshot((state,)), lambda: nothing, lambda: 0.0))
+    (seen,) = read_models(generate_latest(registry).decode()).values()
+    assert [(f.label, f.kind) for f in seen.findings()] == [(f.label, f.kind) for f in state.findings]
+
+
+def test_hostile_names_reach_no_terminal_and_are_no_markup():
+    name = "[red]x[/red]\\n\x1b[2J\u202e"
+    model = f'ml_model_name="{name}",ml_model_version="1",service_name="{name}"'
+    text = (
+        f"ml_drift_tolerance{{{model}}} 0.005\n"
+        f'ml_drift_alarm{{{model},ml_feature_name="{name}"}} 1\n'
+        f'ml_feature_drift{{{model},ml_feature_name="{name}",'
+        'ml_drift_measure="effect_lower"} 0.5\n'
+    )
+    out = io.StringIO()
+    Console(file=out, width=300, force_terminal=False).print(render(read_models(text)))
+    shown = out.getvalue()
+    assert "[red]x[/red]\\n\\x1b[2J\\u202e" in shown
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+    assert "distribution changed" in shown
+
+
+# ---------------------------------------------------------------- what it cannot reach
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    done = main(["status", *arguments])
+    return done, *capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("file:///etc/passwd", "no http:// address"),
+        ("localhost:9464", "no http:// address"),
+        ("http://", "does not answer"),
+        ("http://127.0.0.1:port/metrics", "does not answer"),
+        ("http://[::1/metrics", "does not answer"),
+        ("http://no.such.host.invalid/metrics", "does not answer"),
+    ],
+)
+def test_an_address_that_is_none_ends_with_2_and_one_line(capsys, url, said):
+    status, out, err = run(capsys, "--url", url)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"otel-mlmon status: {url} ")
+    assert said in err
+
+
+def test_an_address_where_nobody_listens_ends_with_2_and_one_line(capsys, real):
+    url = f"http://127.0.0.1:{real.free_port()}/metrics"
+    status, out, err = run(capsys, "--url", url)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert url in err
+    assert "refused" in err
+    assert "is the processor running there?" in err
+
+
+@contextmanager
+def answering(body: bytes, status: int = 200, raw: bool = False):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if raw:
+                self.wfile.write(body)
+                return
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/metrics"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("body", "options", "said"),
+    [
+        (b"<!doctype html><html>x</html>", {}, "something else than metrics"),
+        (b"not found", {"status": 404}, "404"),
+        (b"starting", {"status": 503}, "503"),
+        (b"\xff\xfe\x00", {}, "does not answer"),
+        (b"\x00\x00\x12\x04 a preface of HTTP/2\r\n", {"raw": True}, "does not answer"),
+    ],
+)
+def test_something_else_that_answers_ends_with_2_and_one_line(capsys, body, options, said):
+    with answering(body, **options) as url:
+        status, out, err = run(capsys, "--url", url)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert url in err
+    assert said in err
+
+
+def test_metrics_of_others_hold_no_model(capsys):
+    with answering(b'# TYPE up gauge\nup{job="x"} 1\n') as url:
+        assert run(capsys, "--url", url) == (0, "no model has sent anything yet\n", "")
+
+
+def test_help_names_each_flag(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["status", "--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert "--url" in out
+    assert "--watch" in out
