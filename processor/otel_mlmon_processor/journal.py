@@ -229,6 +229,7 @@ def _explain(path: Path, error: sqlite3.Error) -> str:
         return f"{path}: the disk is full; free some space, what was acknowledged is safe"
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or "not a database" in text or "malformed" in text:
         return f"{path}: damaged ({text}); restore a backup, or move the file away to begin anew"
-    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+    unopened = "unable to open" in text or "readonly" in text
+    if unopened or name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
         return f"{path}: cannot be written ({text}); check the owner and the mode of the file and its directory"
     return f"{path}: {text}"
