@@ -135,7 +135,7 @@ def names_of(X: Any) -> list[str]:
     if names is not None:
         return [name for name in names if isinstance(name, str)]
     shape = getattr(X, "shape", None)
-    if isinstance(X, Sequence) and not isinstance(X, (str, bytes)) and len(X) and hasattr(X[0], "__len__"):
+    if isinstance(X, Sequence) and not isinstance(X, (str, bytes)) and len(X) and _is_row(X[0]):
         shape = (len(X), len(X[0]))
     if shape is None or len(shape) != 2:
         raise UnreadableError(f"no columns can be read from {type(X).__name__}")
@@ -167,9 +167,10 @@ def _size(column: Any) -> int | None:
 
 
 def _of_array(X: NDArray[Any], names: Sequence[str]) -> Columns:
-    if X.dtype.names is not None:
-        found = {name: np.atleast_1d(X[name]) for name in names if name in X.dtype.names}
-        return Columns(X.size, found, len(X.dtype.names) - len(found))
+    if (fields := X.dtype.names) is not None:
+        X = X.reshape(-1)
+        found = {name: X[name] for name in names if name in fields}
+        return Columns(X.size, found, len(fields) - len(found))
     if X.ndim == 1 and len(names) == 1:
         X = X[:, None]
     if X.ndim != 2 or X.shape[1] != len(names):
@@ -190,10 +191,15 @@ def _of_sequence(X: Sequence[Any], names: Sequence[str]) -> Columns:
         known = set().union(*X)
         found = {name: [row.get(name) for row in X] for name in names if name in known}
         return Columns(len(X), found, len(known) - len(found))
-    rows = [row for row in X if isinstance(row, (Sequence, np.ndarray)) and not isinstance(row, (str, bytes))]
-    if len(rows) == len(X) and all(len(row) == len(names) for row in rows):
-        return Columns(len(X), dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
+    if all(_is_row(row) and len(row) == len(names) for row in X):
+        return Columns(len(X), dict(zip(names, map(list, zip(*X, strict=True)), strict=True)))
     raise UnreadableError(f"a list of {type(X[0]).__name__} has not the {len(names)} columns expected")
+
+
+def _is_row(row: Any) -> bool:
+    return (
+        isinstance(row, (Sequence, np.ndarray)) and not isinstance(row, (str, bytes)) and getattr(row, "ndim", 1) == 1
+    )
 
 
 # Values of a column.
@@ -305,15 +311,13 @@ def to_numbers(column: Any) -> Encoded:
         elif isinstance(value, _NO_NUMBERS) or not hasattr(value, "__float__") or getattr(value, "ndim", False):
             wrong += 1
         else:
-            values.append(_to_float(value))
+            try:
+                values.append(float(value))
+            except OverflowError:  # an integer beyond float64
+                values.append(math.inf if value > 0 else -math.inf)
+            except Exception:  # it has __float__, which says it is none
+                wrong += 1
     return Encoded(np.array(values, dtype=np.float64), missing, wrong)
-
-
-def _to_float(value: Any) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
 
 
 def to_plain(column: Any) -> tuple[Any, int]:
@@ -321,7 +325,9 @@ def to_plain(column: Any) -> tuple[Any, int]:
     if isinstance(column, np.ma.MaskedArray):
         present = column.compressed()
         return present, column.size - present.size
-    if isinstance(column, (np.ndarray, list, tuple)):
+    if isinstance(column, np.ndarray):
+        return (column if column.ndim == 1 else list(column)), 0  # rows of a matrix are of a wrong type for everybody
+    if isinstance(column, (list, tuple)):
         return column, 0
     module = type(column).__module__.partition(".")[0]
     if module == "pandas":
@@ -465,7 +471,8 @@ def _look_up(numbers: NDArray[Any], find: Callable[[str, int], int], default: in
         return np.empty(0)
     low, high = numbers.min().item(), numbers.max().item()
     if high - low < TABLE_SIZE and low == int(low):
-        at = (numbers - numbers.dtype.type(low)).astype(np.intp)
+        wide = numbers.astype(np.int16) if numbers.dtype == np.int8 else numbers  # whose differences may be beyond it
+        at = (wide - wide.dtype.type(low)).astype(np.intp)
         if numbers.dtype.kind != "f" or (at + low == numbers).all():
             table: Floats = np.array([find(str(name), default) for name in range(int(low), int(high) + 1)], np.float64)
             codes: Floats = table[at]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ MODEL_VERSION: Final = "OTEL_MLMON_MODEL_VERSION"
 CAPTURE_FEATURES: Final = "OTEL_MLMON_CAPTURE_FEATURES"
 
 EXPORTERS: Final = ("otlp", "console", "none")
+_OTHER_NAMES: Final = {"otlp_proto_grpc": "grpc", "otlp_proto_http": "http/protobuf"}  # of the Python exporters
 PROTOCOLS: Final = ("grpc", "http/protobuf")
+MAX_SECONDS: Final = 1e9  # what a thread can wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             value = float(text) / 1000 if text else default
         except ValueError:
             value = 0.0
-        if value <= 0:
+        if not (math.isfinite(value) and 0 < value <= MAX_SECONDS):
             logger.warning("%s is %r, not a number of milliseconds; using %g", name, text, default * 1000)
             return default
         return value
@@ -69,10 +72,13 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     def flag(name: str) -> bool:
         return environ.get(name, "").strip().lower() == "true"
 
-    exporters = [part.strip().lower() for part in environ.get("OTEL_METRICS_EXPORTER", "otlp").split(",")]
+    exporters = [part.strip().lower() for part in (environ.get("OTEL_METRICS_EXPORTER") or "otlp").split(",")]
+    named = next((_OTHER_NAMES[part] for part in exporters if part in _OTHER_NAMES), "")
+    exporters = ["otlp" if part in _OTHER_NAMES else part for part in exporters]
     known = tuple(choice(part, EXPORTERS, "none", "OTEL_METRICS_EXPORTER") for part in exporters if part)
-    protocol = environ.get("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
-    preference = environ.get("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "").strip().lower()
+    protocol = (
+        named or environ.get("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
+    )
     return Settings(
         profile=environ.get(PROFILE, ""),
         model_name=environ.get(MODEL_NAME, ""),
@@ -83,5 +89,10 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         protocol=choice(protocol.strip().lower(), PROTOCOLS, "grpc", "OTEL_EXPORTER_OTLP_PROTOCOL"),
         interval=seconds("OTEL_METRIC_EXPORT_INTERVAL", 60.0),
         timeout=seconds("OTEL_METRIC_EXPORT_TIMEOUT", 30.0),
-        temporality="delta" if preference in ("delta", "lowmemory") else "cumulative",
+        temporality="delta" if temporality_preference(environ) in ("delta", "lowmemory") else "cumulative",
     )
+
+
+def temporality_preference(environ: Mapping[str, str] = os.environ) -> str:
+    """Temporality of OTLP metrics: "delta", "lowmemory" or anything else, which is cumulative."""
+    return environ.get("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "").strip().lower()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import os
 import random
 import threading
 import time
@@ -15,9 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
+from opentelemetry.sdk.metrics import Counter, ObservableCounter
+from opentelemetry.sdk.metrics import Histogram as HistogramInstrument
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     ConsoleMetricExporter,
+    Gauge,
     Metric,
     MetricExporter,
     MetricExportResult,
@@ -25,10 +29,11 @@ from opentelemetry.sdk.metrics.export import (
     ResourceMetrics,
     ScopeMetrics,
 )
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_mlmon import semconv
-from otel_mlmon.config import Settings
+from otel_mlmon.config import Settings, temporality_preference
 from otel_mlmon.points import split_metrics
 
 if TYPE_CHECKING:
@@ -54,6 +59,7 @@ class Collectable(Protocol):
     def scope(self) -> InstrumentationScope: ...  # noqa: D102
     def collect(self, temporality: AggregationTemporality) -> list[Metric]: ...  # noqa: D102
     def hand_over(self) -> None: ...  # noqa: D102
+    def give_up(self, points: int) -> None: ...  # noqa: D102
 
 
 def make_metric_exporter(settings: Settings) -> MetricExporter | None:
@@ -120,12 +126,59 @@ def profile_records(
     return records
 
 
-class Sender:
-    """Sends a monitor's counts and profile, and keeps what was not acknowledged. One call at a time.
+def make_metrics_data(resource: Resource, scope: InstrumentationScope, metrics: Sequence[Metric]) -> MetricsData:
+    """One request."""
+    return MetricsData([ResourceMetrics(resource, [ScopeMetrics(scope, metrics, "")], "")])
 
-    A delta that was not acknowledged is sent again unchanged, before newer ones; beyond PENDING_REQUESTS the oldest is
-    given up and counted. A cumulative total is superseded by the next, so nothing is kept.
+
+class Backlog:
+    """Requests that were not acknowledged, oldest first; the next must wait for them. Not thread-safe.
+
+    A delta is sent again unchanged, never merged with the next; beyond PENDING_REQUESTS the oldest is given up and
+    counted. A cumulative total is superseded by the next, so nothing is kept.
     """
+
+    def __init__(self, temporality: AggregationTemporality) -> None:
+        self._temporality = temporality
+        self._waiting: deque[tuple[MetricsData, Collectable]] = deque()
+
+    def collect(self, *monitors: Collectable, resource: Resource | None = None) -> None:
+        """Add what monitors have counted; their own resource where none is given."""
+        cumulative = self._temporality is AggregationTemporality.CUMULATIVE
+        if cumulative:
+            self._waiting.clear()
+        for monitor in monitors:
+            for group in split_metrics(monitor.collect(self._temporality), REQUEST_BYTES):
+                if cumulative or not self._waiting or _holds_deltas(group):
+                    data = make_metrics_data(resource or monitor.resource, monitor.scope, group)
+                    self._waiting.append((data, monitor))
+        while len(self._waiting) > PENDING_REQUESTS and not cumulative:
+            data, monitor = self._waiting.popleft()
+            monitor.give_up(_count_points(data))
+
+    def send(self, exporter: MetricExporter, timeout_millis: float) -> bool:
+        """Send what waits; False where some of it was not acknowledged."""
+        while self._waiting:
+            data, _ = self._waiting[0]
+            if exporter.export(data, timeout_millis=timeout_millis) is not MetricExportResult.SUCCESS:
+                return False
+            self._waiting.popleft()
+        return True
+
+
+def _holds_deltas(metrics: Sequence[Metric]) -> bool:
+    """Whether something would be lost with them; levels and gauges are sent anew each time."""
+    delta = AggregationTemporality.DELTA
+    return any(not isinstance(m.data, Gauge) and m.data.aggregation_temporality is delta for m in metrics)
+
+
+def _count_points(data: MetricsData) -> int:
+    scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics]
+    return sum(len(metric.data.data_points) for scope in scopes for metric in scope.metrics)
+
+
+class Sender:
+    """Sends a monitor's counts and profile, and keeps what was not acknowledged. One call at a time."""
 
     def __init__(
         self,
@@ -135,10 +188,9 @@ class Sender:
         exporter: MetricExporter | None,
         settings: Settings,
         temporality: AggregationTemporality,
-        give_up: Callable[[int], None],
     ) -> None:
         self._monitor, self._profile, self._settings = monitor, profile, settings
-        self._given, self._temporality, self._give_up = exporter, temporality, give_up
+        self._given, self._temporality = exporter, temporality
         self._handed_over = False
         self._records: list[ReadableLogRecord] = []
         self.restart()
@@ -148,7 +200,7 @@ class Sender:
         self._lock = threading.Lock()
         self._metrics: MetricExporter | None = self._given
         self._logs: LogRecordExporter | None = None
-        self._pending: deque[tuple[list[Metric], InstrumentationScope]] = deque()
+        self._backlog = Backlog(self._temporality)
         self._next_profile = 0.0
 
     def hand_over(self) -> None:
@@ -161,41 +213,34 @@ class Sender:
             sent = self._send_profile()
             return (self._handed_over or self._send_metrics()) and sent
 
-    def release(self, timeout: float) -> None:
-        """Close connections; they are opened again when needed. Gives up after `timeout` seconds of waiting."""
-        if not self._lock.acquire(timeout=timeout):
-            return
-        try:
-            for exporter in (None if self._given else self._metrics, self._logs):
-                if exporter is not None:
-                    exporter.shutdown()
-            self._metrics, self._logs = self._given, None
-        finally:
-            self._lock.release()
+    def pause(self, timeout: float) -> bool:
+        """Close connections and open none until `resume`; ends an export that takes longer than `timeout` seconds.
+
+        False where even that did not make it end; there is nothing to resume then.
+        """
+        paused = self._lock.acquire(timeout=timeout)
+        self._disconnect()
+        if not paused and (paused := self._lock.acquire(timeout=timeout)):
+            self._disconnect()
+        return paused
+
+    def resume(self) -> None:
+        """Connections may be opened again."""
+        self._lock.release()
+
+    def _disconnect(self) -> None:
+        exporters = None if self._given else self._metrics, self._logs
+        self._metrics, self._logs = self._given, None
+        for exporter in exporters:
+            if exporter is not None:
+                exporter.shutdown()
 
     def _send_metrics(self) -> bool:
-        if self._metrics is None:
-            self._metrics = make_metric_exporter(self._settings)
-        if self._metrics is None:
+        exporter = self._metrics = self._metrics or make_metric_exporter(self._settings)
+        if exporter is None:
             return True
-        cumulative = self._temporality is AggregationTemporality.CUMULATIVE
-        if cumulative:
-            self._pending.clear()
-        for group in split_metrics(self._monitor.collect(self._temporality), REQUEST_BYTES):
-            self._pending.append((group, self._monitor.scope))
-        while len(self._pending) > PENDING_REQUESTS and not cumulative:
-            metrics, _ = self._pending.popleft()
-            self._give_up(sum(len(metric.data.data_points) for metric in metrics))
-        while self._pending:
-            metrics, scope = self._pending[0]
-            data = make_metrics_data(self._monitor.resource, scope, metrics)
-            if (
-                self._metrics.export(data, timeout_millis=self._settings.timeout * 1000)
-                is not MetricExportResult.SUCCESS
-            ):
-                return False
-            self._pending.popleft()
-        return True
+        self._backlog.collect(self._monitor)
+        return self._backlog.send(exporter, self._settings.timeout * 1000)
 
     def _send_profile(self) -> bool:
         if self._profile is None or time.monotonic() < self._next_profile:
@@ -212,11 +257,6 @@ class Sender:
         self._records = []
         self._next_profile = time.monotonic() + PROFILE_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311 -- jitter
         return True
-
-
-def make_metrics_data(resource: Resource, scope: InstrumentationScope, metrics: Sequence[Metric]) -> MetricsData:
-    """One request."""
-    return MetricsData([ResourceMetrics(resource, [ScopeMetrics(scope, metrics, "")], "")])
 
 
 class ExportThread:
@@ -242,10 +282,14 @@ class ExportThread:
         """A block is full."""
         self._wake.set()
 
-    def stop(self, timeout: float) -> bool:
-        """Send what is left and end; False where that took longer than `timeout` seconds."""
+    def ask_to_stop(self) -> None:
+        """Send what is left and end; does not wait for it."""
         self._stopping = True
         self._wake.set()
+
+    def stop(self, timeout: float) -> bool:
+        """The same; False where that took longer than `timeout` seconds."""
+        self.ask_to_stop()
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
@@ -274,22 +318,28 @@ class MonitoredExporter(MetricExporter):
 
         reader = PeriodicExportingMetricReader(MonitoredExporter(OTLPMetricExporter(), monitor))
 
+    The SDK's readers export nothing where the application has counted nothing, so they need one instrument at least.
+
     Args:
         exporter: that does the sending.
         monitors: whose points are appended.
-        temporality: of these points.
+        temporality: of these points; by default what the environment prefers.
+        preferences: `preferred_temporality` and `preferred_aggregation` of the application's metrics, as the exporter
+            was given them; by default what the environment prefers.
     """
 
     def __init__(
         self,
         exporter: MetricExporter,
         *monitors: Collectable,
-        temporality: AggregationTemporality = AggregationTemporality.CUMULATIVE,
+        temporality: AggregationTemporality | None = None,
         **preferences: Any,
     ) -> None:
-        super().__init__(**preferences)
-        self._exporter, self._monitors, self._temporality = exporter, monitors, temporality
-        self._pending: deque[MetricsData] = deque(maxlen=PENDING_REQUESTS)
+        super().__init__(**{**_preferences(), **preferences})
+        delta = temporality_preference() in ("delta", "lowmemory")
+        preferred = AggregationTemporality.DELTA if delta else AggregationTemporality.CUMULATIVE
+        self._exporter, self._monitors, self._temporality = exporter, monitors, temporality or preferred
+        self._backlog, self._process = Backlog(self._temporality), os.getpid()
         for monitor in monitors:
             monitor.hand_over()
 
@@ -297,16 +347,10 @@ class MonitoredExporter(MetricExporter):
         """Export the application's metrics, then the monitors'."""
         result = self._exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
         resource = metrics_data.resource_metrics[0].resource if metrics_data.resource_metrics else None
-        if self._temporality is AggregationTemporality.CUMULATIVE:
-            self._pending.clear()
-        for monitor in self._monitors:
-            for group in split_metrics(monitor.collect(self._temporality), REQUEST_BYTES):
-                self._pending.append(make_metrics_data(resource or monitor.resource, monitor.scope, group))
-        while self._pending:
-            if self._exporter.export(self._pending[0], timeout_millis=timeout_millis) is not MetricExportResult.SUCCESS:
-                return MetricExportResult.FAILURE
-            self._pending.popleft()
-        return result
+        if self._process != os.getpid():  # what waited before a fork is the parent's
+            self._backlog, self._process = Backlog(self._temporality), os.getpid()
+        self._backlog.collect(*self._monitors, resource=resource)
+        return result if self._backlog.send(self._exporter, timeout_millis) else MetricExportResult.FAILURE
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Flush the exporter."""
@@ -315,3 +359,14 @@ class MonitoredExporter(MetricExporter):
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
         """Shut the exporter down."""
         self._exporter.shutdown(timeout_millis, **kwargs)
+
+
+def _preferences() -> dict[str, Any]:
+    """Those of the environment, as the SDK's OTLP exporters read them."""
+    preference, delta = temporality_preference(), AggregationTemporality.DELTA
+    kinds = {"delta": (Counter, ObservableCounter, HistogramInstrument), "lowmemory": (Counter, HistogramInstrument)}
+    preferences: dict[str, Any] = {"preferred_temporality": dict.fromkeys(kinds.get(preference, ()), delta)}
+    aggregation = os.environ.get("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "").strip().lower()
+    if aggregation == "base2_exponential_bucket_histogram":
+        preferences["preferred_aggregation"] = {HistogramInstrument: ExponentialBucketHistogramAggregation()}
+    return preferences

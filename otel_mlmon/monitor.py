@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import datetime as dt
 import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import numpy as np
 from opentelemetry import trace
 from opentelemetry.context import attach, detach
 from opentelemetry.sdk.metrics.export import AggregationTemporality, Metric, MetricExporter
@@ -20,18 +18,20 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
 
 from otel_mlmon import semconv
+from otel_mlmon.capture import feature_attributes
 from otel_mlmon.columns import UnreadableError, epoch_seconds
 from otel_mlmon.config import Settings, read_settings
 from otel_mlmon.export import ExportThread, Sender
 from otel_mlmon.guard import Errors, enter, is_outermost, leave
 from otel_mlmon.operations import Call, Operations, OperationTotals
 from otel_mlmon.points import MetricPoints
+from otel_mlmon.processes import EXIT_SECONDS, open_monitors
 from otel_mlmon.profile.document import Profile
 from otel_mlmon.recorder import Recorder, Window
+from otel_mlmon.replay import select_rows, windows_of
 from otel_mlmon.schema import Tallies, add_tallies
 
 SCOPE: Final = "otel_mlmon"
-EXIT_SECONDS: Final = 5.0
 _BILLION: Final = 1_000_000_000
 
 Temporality = AggregationTemporality | str | None
@@ -94,11 +94,10 @@ class Monitor:
             exporter=exporter,
             settings=self._settings,
             temporality=self._temporality,
-            give_up=self._give_up,
         )
         self._closed = False
         self._begin()
-        _open.add(self)
+        open_monitors.add(self)
 
     def _begin(self) -> None:
         """Start anew: at first, and in the child of a fork."""
@@ -109,7 +108,7 @@ class Monitor:
         self._totals: Tallies = {}
         self._totals_start: int | None = None
         self._totals_end = 0
-        self._exports = 0
+        self._exports = self._forks = 0
         self._live = False
         self._operation_totals = OperationTotals()
         self._resource: Resource | None = None
@@ -149,8 +148,8 @@ class Monitor:
             if time is None:
                 self._take(X, y, None, classes)
                 return
-            for rows, window in _windows(time, self._resolution):
-                self._take(_select(X, rows), _select(y, rows), window, classes)
+            for rows, window in windows_of(time, self._resolution):
+                self._take(select_rows(X, rows), select_rows(y, rows), window, classes)
         except UnreadableError as error:
             self._operations.drop("unreadable")
             self._errors.note(error, "reading the input")
@@ -173,32 +172,36 @@ class Monitor:
         if self._thread is not None:
             self._thread.wake()
 
-    def _give_up(self, points: int) -> None:
-        self._operations.give_up(points)
-
     def note(self, error: BaseException) -> None:
         """Count an error of ours."""
         self._errors.note(error, "recording")
 
     def begin_call(self, call: Inference) -> None:
         """A call begins; for `Inference`."""
-        self._operations.begin()
+        call.operations = self._operations
+        call.operations.begin()
+        if self._thread is None:
+            self._start_thread()
         operation, framework, _ = call.call
-        span = self._tracer.start_span(f"{operation} {self.model}", kind=SpanKind.INTERNAL)
-        call.span, call.context = span, attach(trace.set_span_in_context(span))
-        if call.outermost and call.X is not None:
-            try:
-                call.rows = self._take(call.X, None, None, None)
-            except UnreadableError as error:
-                self._operations.drop("unreadable")
-                self._errors.note(error, "reading the input")
         if framework and not self._framework:
             self._framework = {
                 semconv.ML_FRAMEWORK_NAME: framework,
                 semconv.ML_FRAMEWORK_VERSION: call.framework_version,
             }
+        try:
+            if call.outermost and call.X is not None and not self._closed:
+                call.rows = self._take(call.X, None, None, None)
+        except UnreadableError as error:
+            self._operations.drop("unreadable")
+            self._errors.note(error, "reading the input")
+        except Exception as error:
+            self._errors.note(error, "recording")
+        span = self._tracer.start_span(f"{operation} {self.model}", kind=SpanKind.INTERNAL)
+        call.span, call.context = span, attach(trace.set_span_in_context(span))
         if span.is_recording():
             span.set_attributes(self._span_attributes(call))
+            if call.rows == 1 and self._settings.capture_features:
+                span.set_attributes(feature_attributes(call.X, self._recorder.columns))
 
     def _span_attributes(self, call: Inference) -> dict[str, Any]:
         operation, framework, _ = call.call
@@ -213,14 +216,18 @@ class Monitor:
     def end_call(self, call: Inference, seconds: float, error: BaseException | None) -> None:
         """A call has ended; for `Inference`."""
         kind = type(error).__qualname__ if error is not None else ""
-        self._operations.end(call.call._replace(error=kind), seconds, call.rows)
+        if call.operations is not None:  # in the child of a fork those of the parent, which counts the call itself
+            call.operations.end(call.call._replace(error=kind), seconds, call.rows)
         if call.context is not None:
             detach(call.context)
-        if call.span is not None:
+        if call.span is None:
+            return
+        try:
             if error is not None:
                 call.span.set_attribute("error.type", kind)
                 call.span.record_exception(error)
                 call.span.set_status(Status(StatusCode.ERROR, f"{kind}: {error}"))
+        finally:
             call.span.end()
 
     # Sending.
@@ -238,15 +245,24 @@ class Monitor:
         if self._closed:
             return
         self._closed = True
-        _open.discard(self)
         with self._thread_lock:
             thread = self._thread
-        if thread is not None and thread.stop(timeout):
-            self._sender.release(timeout)
+        if (thread is None or thread.stop(timeout)) and self._sender.pause(timeout):
+            self._sender.resume()
+        open_monitors.discard(self)  # last, as a fork in between must still reach it
+
+    def ask_to_close(self) -> None:
+        """Begin to send what is left; `close` waits for it."""
+        if self._thread is not None:
+            self._thread.ask_to_stop()
 
     def hand_over(self) -> None:
         """Somebody else collects the metrics from now on (see `MonitoredExporter`)."""
         self._sender.hand_over()
+
+    def give_up(self, points: int) -> None:
+        """So many points will not be sent; for those who export."""
+        self._operations.give_up(points)
 
     @property
     def resource(self) -> Resource:
@@ -312,15 +328,21 @@ class Monitor:
                 (semconv.METRIC_ML_REFERENCE_AGE, self.profile.created),
                 (semconv.METRIC_ML_MODEL_AGE, self.profile.trained),
             ):
-                if text:
-                    points.add_gauge(metric, {}, now / _BILLION - _parse_time(text), now)
+                if (moment := _parse_time(text)) is not None:
+                    points.add_gauge(metric, {}, now / _BILLION - moment, now)
         points.add_gauge(semconv.METRIC_ML_MODEL_INFO, info, 1, now)
 
     # Forking.
 
-    def release_connections(self) -> None:
-        """Before a fork: close connections of ours, as gRPC's do not survive one."""
-        self._sender.release(timeout=1.0)
+    def prepare_fork(self, timeout: float) -> None:
+        """Before a fork: close connections of ours, as gRPC's do not survive one, and open none until it is done."""
+        self._forks += self._sender.pause(timeout)
+
+    def resume(self) -> None:
+        """After a fork, in the parent."""
+        if self._forks:
+            self._forks -= 1
+            self._sender.resume()
 
     def restart(self) -> None:
         """In the child of a fork: what the parent has counted stays the parent's."""
@@ -340,6 +362,7 @@ class Inference:
         "call",
         "context",
         "framework_version",
+        "operations",
         "outermost",
         "rows",
         "span",
@@ -350,6 +373,7 @@ class Inference:
         self.call = Call(operation, framework, "")
         self.outermost = False
         self.rows: int | None = None
+        self.operations: Operations | None = None
         self.span: trace.Span | None = None
         self.context: Any = None
 
@@ -370,7 +394,10 @@ class Inference:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: object) -> None:
         seconds = time.perf_counter() - self._start
-        leave(self._token)
+        try:
+            leave(self._token)
+        except ValueError as ours:  # entered in another context, as a generator may be
+            self._monitor.note(ours)
         try:
             self._monitor.end_call(self, seconds, error)
         except Exception as ours:
@@ -385,55 +412,8 @@ def _temporality(value: AggregationTemporality | str) -> AggregationTemporality:
     return AggregationTemporality[value.upper()]
 
 
-def _parse_time(text: str) -> float:
-    return dt.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-
-
-def _windows(time: Any, resolution: int) -> Iterator[tuple[Any, Window]]:
-    """Rows (None for all) and the window (start, end] of the grid that their time lies in."""
-    if getattr(time, "ndim", None) == 0 or isinstance(time, (int, float, dt.date, np.datetime64)):
-        value = time if isinstance(time, (int, float, dt.date, np.datetime64)) else time.item()
-        yield None, _window(round(epoch_seconds(value) * _BILLION), resolution)
-        return
-    values = np.asarray(time.to_numpy() if hasattr(time, "to_numpy") else time)
-    if values.dtype.kind == "M":
-        ns = values.astype("datetime64[ns]").astype(np.int64)
-    else:
-        ns = np.array([round(epoch_seconds(value) * _BILLION) for value in values.tolist()], dtype=np.int64)
-    cells = -(-ns // resolution)
-    for cell in np.unique(cells).tolist():
-        yield np.flatnonzero(cells == cell), (int((cell - 1) * resolution), int(cell * resolution))
-
-
-def _window(ns: int, resolution: int) -> Window:
-    end = -(-ns // resolution) * resolution
-    return end - resolution, end
-
-
-def _select(values: Any, rows: Any) -> Any:
-    if rows is None or values is None:
-        return values
-    if isinstance(values, Mapping):
-        return {name: _select(column, rows) for name, column in values.items()}
-    if hasattr(values, "iloc"):
-        return values.iloc[rows]
-    if hasattr(values, "take") and not isinstance(values, np.ndarray):  # arrow
-        return values.take(rows)
-    if isinstance(values, (list, tuple)):
-        return [values[row] for row in rows.tolist()]
-    return values[rows]
-
-
-_open: Final[set[Monitor]] = set()  # what a fork and the interpreter's exit must reach
-
-
-def _each_open(act: Callable[[Monitor], None]) -> Callable[[], None]:
-    def run() -> None:
-        for monitor in tuple(_open):
-            act(monitor)
-
-    return run
-
-
-os.register_at_fork(before=_each_open(Monitor.release_connections), after_in_child=_each_open(Monitor.restart))
-atexit.register(_each_open(Monitor.close))
+def _parse_time(text: str) -> float | None:
+    try:
+        return epoch_seconds(dt.datetime.fromisoformat(text.replace("Z", "+00:00")))
+    except ValueError:
+        return None

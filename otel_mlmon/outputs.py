@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from otel_mlmon.columns import to_plain
+from otel_mlmon.copying import copy_column
 
 ROLES: Final = ("value", "class", "score")
 
@@ -32,28 +32,28 @@ def read_outputs(y: Any, roles: Collection[str], classes: Sequence[Any] | None =
         if unknown:
             raise TypeError(f"outputs are {', '.join(ROLES)}; got {sorted(map(str, unknown))}")
         return {role: _column(values) for role, values in y.items()}
-    if isinstance(y, (str, bytes)) or not hasattr(y, "__len__"):
-        y = [y]
-    values = np.asarray(y.to_numpy() if hasattr(y, "to_numpy") else y) if getattr(y, "ndim", 1) != 1 else _column(y)
-    if getattr(values, "ndim", 1) == 2:
-        if values.shape[1] > 1:
+    values = _column(y) if len(getattr(y, "shape", (1,))) < 2 else np.asarray(y)
+    shape: tuple[int, ...] = getattr(values, "shape", (1,))
+    if len(shape) == 2:
+        if shape[1] > 1:
             return _scores(values, roles, classes)
         values = values[:, 0].copy()
-    elif getattr(values, "ndim", 1) != 1:
-        raise TypeError(f"an output has one or two dimensions, got shape {values.shape}")
+    elif len(shape) != 1:
+        raise TypeError(f"an output has one or two dimensions, got shape {shape}")
     return {_role_of(values, roles): values}
 
 
 def _column(values: Any) -> Any:
+    if type(values) is np.ndarray and values.ndim:
+        return values.copy()
     if not hasattr(values, "__len__") or isinstance(values, (str, bytes)):
         return [values]
-    if type(values) is np.ndarray:
-        return values.copy()
+    if getattr(values, "shape", None) == ():
+        return [values.item()]
     if isinstance(values, (list, tuple)):
         array = np.array(values) if values and isinstance(values[0], (list, tuple, np.ndarray, float)) else None
         return array if array is not None and array.dtype.kind == "f" else list(values)
-    plain, _ = to_plain(values) if not hasattr(values, "isna") else (values.to_numpy(copy=True), 0)
-    return plain
+    return copy_column(values)
 
 
 def _scores(values: Any, roles: Collection[str], classes: Sequence[Any] | None) -> dict[str, Any]:
@@ -71,6 +71,9 @@ def _role_of(values: Any, roles: Collection[str]) -> str:
 
 
 def _is_float(values: Any) -> bool:
-    if isinstance(values, np.ndarray):
-        return bool(values.dtype.kind == "f")
-    return bool(values) and all(isinstance(value, (float, np.floating)) for value in values)
+    dtype = getattr(values, "dtype", None) or getattr(values, "type", None)  # the latter is Arrow's
+    kind = getattr(dtype, "kind", "O" if dtype is None else str(dtype).lower())
+    if kind != "O":
+        return bool(kind == "f") or kind.startswith(("float", "double", "halffloat"))
+    present = [value for value in values if value is not None]
+    return bool(present) and all(isinstance(value, (float, np.floating)) for value in present)

@@ -1,8 +1,8 @@
 """Rows in, counts out: copied on the call, counted later, off the call.
 
-`observe` copies rows into the active block. A full block waits until the export thread, which `on_full` wakes, counts
-it; where that thread cannot keep up (a caller that never lets it run), the caller that finds too many full blocks
-counts one of them itself, so memory is bounded and no row is lost.
+`observe` copies rows into the active block. A block that is full, or followed by one of another window, waits until the
+export thread, which `on_full` wakes, counts it; where that thread cannot keep up (a caller that never lets it run), the
+caller that finds too many full blocks counts one of them itself, so memory is bounded and no row is lost.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.columns import is_pandas, names_of, read_columns, read_few
+from otel_mlmon.columns import UnreadableError, is_pandas, names_of, read_columns, read_few
+from otel_mlmon.copying import copy_column
 from otel_mlmon.numerics.binning import Floats
 from otel_mlmon.outputs import read_outputs
 from otel_mlmon.profile.document import Plan
@@ -37,11 +38,11 @@ def ignore(_: Exception) -> None:
 class Block:
     """Rows that wait to be counted, all of one window (None: live) and schema."""
 
-    __slots__ = ("batches", "filled", "frames", "matrix", "outputs", "row_times", "rows", "tuples", "window")
+    __slots__ = ("answers", "batches", "filled", "frames", "matrix", "outputs", "row_times", "rows", "tuples", "window")
 
     def __init__(self, width: int, window: Window | None) -> None:
         self.window = window
-        self.rows = 0
+        self.rows = self.answers = 0
         self.matrix: Floats | None = np.empty((BLOCK_ROWS, width)) if width else None
         self.filled = 0
         self.tuples: list[Sequence[Any]] = []  # one row each, of whatever kind
@@ -84,6 +85,11 @@ class Recorder:
         self.extra_columns = 0
         self._active = self._make_block(None)
 
+    @property
+    def columns(self) -> Sequence[str]:
+        """Names of the columns; none are known before the first rows where there is no plan."""
+        return self._schema.columns if self._schema else ()
+
     def _make_block(self, window: Window | None) -> Block:
         return Block(len(self._schema.columns) if self._schema else 0, window)
 
@@ -97,10 +103,11 @@ class Recorder:
         Raises:
             UnreadableError: X has no columns that can be read; it is untouched.
         """
-        rows = self.observe_rows(X, window) if X is not None else 0
-        if y is not None:
-            self.observe_outputs(y, window, classes)
-        return rows
+        try:
+            return self.observe_rows(X, window) if X is not None else 0
+        finally:  # outputs are counted where rows cannot be read, too
+            if y is not None:
+                self.observe_outputs(y, window, classes)
 
     def observe_rows(self, X: Any, window: Window | None = None) -> int:
         """Take the features of rows over; the number of rows."""
@@ -129,12 +136,13 @@ class Recorder:
         outputs = read_outputs(y, self._roles, classes)
         with self._lock:
             block = self._active
-            if block.window != window:
+            if full := block.window != window:
                 block = self._rotate(window)
             block.outputs.append(outputs)
-            full = len(block.outputs) >= BLOCK_ROWS
-            if full:
+            block.answers += max(map(len, outputs.values()), default=1)
+            if block.answers >= BLOCK_ROWS:
                 self._rotate(window)
+                full = True
         if full:
             self._relieve()
 
@@ -145,7 +153,7 @@ class Recorder:
             with self._lock:
                 block = self._active
                 if block.window != window:
-                    block = self._rotate(window)
+                    block, full = self._rotate(window), True
                 at = block.filled
                 take = min(rows - done, BLOCK_ROWS - at)
                 assert block.matrix is not None  # noqa: S101 -- the schema has columns
@@ -164,12 +172,12 @@ class Recorder:
     def _take_rows(self, rows: Sequence[Sequence[Any]], window: Window | None) -> int:
         with self._lock:
             block = self._active
-            if block.window != window:
+            if moved := block.window != window:
                 block = self._rotate(window)
             block.tuples += rows
             if self._schema is not None and self._schema.needs_time:
                 block.row_times += [self._now(window)] * len(rows)
-            full = self._add(len(rows), block)
+            full = self._add(len(rows), block) or moved
         if full:
             self._relieve()
         return len(rows)
@@ -179,25 +187,25 @@ class Recorder:
         now = self._now(window)
         with self._lock:
             block = self._active
-            if block.window != window:
+            if moved := block.window != window:
                 block = self._rotate(window)
             block.frames.append((frame, now))
-            full = self._add(len(frame), block)
+            full = self._add(len(frame), block) or moved
         if full:
             self._relieve()
         return len(frame)
 
     def _take_batch(self, X: Any, schema: Schema, window: Window | None) -> int:
         columns = read_columns(X, schema.columns)
-        copies = {name: _copy(column) for name, column in columns.columns.items()}
+        copies = {name: copy_column(column) for name, column in columns.columns.items()}
         now = self._now(window)
         with self._lock:
             block = self._active
-            if block.window != window:
+            if moved := block.window != window:
                 block = self._rotate(window)
             block.batches.append(Batch(copies, columns.rows, now))
             self.extra_columns += columns.extra
-            full = self._add(columns.rows, block)
+            full = self._add(columns.rows, block) or moved
         if full:
             self._relieve()
         return columns.rows
@@ -215,7 +223,10 @@ class Recorder:
 
     def _learn(self, X: Any) -> Schema:
         """Columns of the first rows; the model has no profile."""
-        schema = Schema((), names_of(X), on_error=self._on_error)
+        names = names_of(X)
+        if not names:
+            raise UnreadableError(f"no columns can be learnt from an empty {type(X).__name__}")
+        schema = Schema((), names, on_error=self._on_error)
         with self._lock:
             if self._schema is None:
                 self._schema = schema
@@ -285,13 +296,3 @@ class Recorder:
                 self.extra_columns += extra
         schema.count_outputs(block.outputs, tallies)
         return tallies
-
-
-def _copy(column: Any) -> Any:
-    """A column the caller cannot change any more."""
-    if isinstance(column, np.ndarray):
-        return column.copy()
-    if isinstance(column, list):
-        return list(column)
-    copy = getattr(column, "copy", None)  # pandas; polars and arrow are immutable
-    return copy() if copy is not None else column

@@ -103,7 +103,7 @@ class Schema:
         if self.width == 1 and getter is not None:
             self.row_of: Callable[[Mapping[str, Any]], tuple[Any, ...]] = lambda X: (getter(X),)
         else:
-            self.row_of = getter or (lambda _: ())
+            self.row_of = getter or (lambda _: (None,))
 
     def order_of(self, labels: Any) -> Sequence[int] | None:
         """Where each column stands in a DataFrame; empty where others are there too, None where some have no name."""

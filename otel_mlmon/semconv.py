@@ -23,6 +23,7 @@ ML_INFERENCE_BATCH_SIZE: Final = "ml.inference.batch.size"
 
 # Which feature, and which of its values.
 ML_FEATURE_NAME: Final = "ml.feature.name"
+ML_FEATURE_VALUE: Final = "ml.feature.value"
 ML_FEATURE_CATEGORY: Final = "ml.feature.category"
 ML_FEATURE_INVALID_REASON: Final = "ml.feature.invalid.reason"
 ML_PREDICTION_CLASS: Final = "ml.prediction.class"

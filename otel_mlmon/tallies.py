@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from otel_mlmon.columns import Encoded, category_name, to_numbers, to_plain
+from otel_mlmon.columns import Encoded, category_name, is_missing, to_numbers, to_plain
 from otel_mlmon.numerics.binning import OTHER, Axis, CategoryAxis, ColumnCounts, Floats, count_column
 from otel_mlmon.numerics.exponential import Exponential, count_exponential
 
 Role = Literal["feature", "value", "class", "score"]
 LABELS: Final = 50  # categories listed of a variable without profile
+LABEL_LENGTH: Final = 128  # longer ones are text, which is nobody's category and must not be sent
 
 
 class VariableKey(NamedTuple):
@@ -106,15 +108,17 @@ class LearntTally(Tally):
         self.missing += missing
         if role != "class":
             numbers = to_numbers(plain)
-            if numbers.values.size or not numbers.wrong_type:
+            if not numbers.wrong_type or np.isfinite(numbers.values).any():  # NaN is often a text that is missing
                 self._count_numbers(numbers)
                 return
         values = plain.tolist() if isinstance(plain, np.ndarray) else plain
         for value in values:
-            name = category_name(value)
-            if value is None or value != value:  # noqa: PLR0124 -- NaN
+            if is_missing(value):
                 self.missing += 1
-            elif name is None:
+            elif isinstance(value, (float, np.floating)) and not math.isfinite(value):
+                self.missing += math.isnan(value)
+                self.inf += math.isinf(value)
+            elif (name := category_name(value)) is None:
                 self.wrong_type += 1
             else:
                 self.valid += 1
@@ -134,7 +138,7 @@ class LearntTally(Tally):
             self.exponential = self.exponential.merge(count_exponential(finite))
 
     def _count_label(self, name: str, count: int) -> None:
-        known = name in self.labels or len(self.labels) < LABELS
+        known = name in self.labels or (len(self.labels) < LABELS and len(name) <= LABEL_LENGTH)
         self.labels[name if known else OTHER] += count
 
     def add(self, other: Tally) -> None:

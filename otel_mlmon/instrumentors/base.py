@@ -1,4 +1,4 @@
-"""What every framework needs: finding the monitor of a model, recording a call, wrapping methods and restoring them."""
+"""What every framework needs: finding the monitor of a model, recording a call, instrumenting all or nothing."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import functools
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import numpy as np
+from opentelemetry.instrumentation.dependencies import DependencyConflictError, get_dependency_conflicts
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # untyped
+
+from otel_mlmon.columns import UnreadableError
 from otel_mlmon.config import Settings, read_settings
-from otel_mlmon.guard import inside, is_outermost
+from otel_mlmon.guard import Errors, is_outermost
+from otel_mlmon.instrumentors.wrapping import Call, Wrapping
 from otel_mlmon.monitor import Monitor
 from otel_mlmon.profile.attach import read_text
 from otel_mlmon.profile.document import ATTRIBUTE, Profile
@@ -18,8 +25,8 @@ from otel_mlmon.profile.document import ATTRIBUTE, Profile
 logger = logging.getLogger(__name__)
 
 MAX_MODELS: Final = 100
-_ABSENT: Final = object()
-Call = Callable[..., Any]
+MAX_COLUMNS: Final = 1000  # of a model without profile; hashed text has a million
+TOLERANCE: Final = 1e-3
 # Turns an input into rows; the other turns output, method, model and keyword arguments of the call into what
 # `Monitor.observe` takes. Either may give None where there is nothing to count.
 ReadRows = Callable[[Any], Any]
@@ -34,18 +41,23 @@ class Monitors:
 
     Args:
         settings: of the environment.
+
+    Attributes:
+        counting: whether rows and outputs go anywhere; spans do not depend on it.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings or read_settings()
-        self._lock = threading.RLock()
+        self.counting = bool(self._settings.exporters)
+        self._lock, self._errors = threading.RLock(), Errors()
         # By id, as models need not be hashable; with the attached text, as a profile can be attached after the first
         # prediction.
         self._by_model: dict[int, tuple[weakref.ref[Any], Any, Monitor | None]] = {}
         self._by_identity: dict[tuple[str, str, str], Monitor] = {}
         self._profiles: dict[str, Profile] = {}
         self._default: Profile | None = None
-        self._default_read = self._closed = self._full = False
+        self._default_read = self._full = False
+        self._closed = self._settings.disabled
 
     def find(self, model: Any) -> Monitor | None:
         """The monitor of a model; None where it cannot be monitored, which is logged."""
@@ -61,7 +73,7 @@ class Monitors:
                 forget = functools.partial(_forget, self._by_model, id(model))
                 self._by_model[id(model)] = weakref.ref(model, forget), text, monitor
         except Exception as error:
-            logger.warning("%s is not monitored: %s", type(model).__name__, error)
+            self._errors.note(error, f"monitoring a {type(model).__name__}")
             return None
         return monitor
 
@@ -112,73 +124,6 @@ def _forget(by_model: dict[int, Any], key: int, _: Any) -> None:
     by_model.pop(key, None)
 
 
-class Wrapping:
-    """Replaces attributes and remembers the originals, so that `restore` puts the very same objects back."""
-
-    def __init__(self) -> None:
-        self._replaced: dict[tuple[Any, str], tuple[Any, Any]] = {}
-        self._lock = threading.Lock()
-
-    def replace(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-        """Replace owner.__dict__[name] by make(original), or make(None) where there is none; once."""
-        with self._lock:
-            original = vars(owner).get(name, _ABSENT)
-            key = (owner, name)
-            if key in self._replaced and self._replaced[key][1] is original:
-                return
-            wrapper = make(None if original is _ABSENT else original)
-            self._replaced[key] = original, wrapper
-            setattr(owner, name, wrapper)
-
-    def restore(self) -> None:
-        """Put all originals back; what somebody else has replaced since is theirs."""
-        with self._lock:
-            replaced, self._replaced = self._replaced, {}
-        for (owner, name), (original, wrapper) in replaced.items():
-            if vars(owner).get(name) is not wrapper:
-                continue
-            if original is _ABSENT:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, original)
-
-
-class Method:
-    """Stands in for a method that is a descriptor of its own, such as sklearn's `available_if`."""
-
-    def __init__(self, original: Any, around: Callable[[Call], Call]) -> None:
-        functools.update_wrapper(self, original)  # type: ignore[arg-type]  # a descriptor is taken like a function
-        self._original, self._around = original, around
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        found = self._original.__get__(instance, owner)  # raises AttributeError where the method is not available
-        if instance is None:
-            return self._around(found)
-        function = getattr(found, "__func__", None)
-        return found if function is None else self._around(function).__get__(instance, owner)
-
-
-def is_method(original: Any) -> bool:
-    """Whether an attribute of a class is a method that takes the model first."""
-    return hasattr(original, "__get__") and not isinstance(original, (staticmethod, classmethod, property))
-
-
-def wrap_method(original: Any, around: Callable[[Call], Call]) -> Any:
-    """A method with `around` about it; name, documentation and signature stay."""
-    return around(original) if hasattr(original, "__code__") else Method(original, around)
-
-
-def suppress(function: Call) -> Call:
-    """Around what trains or evaluates: nothing within is recorded as serving."""
-
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        with inside():
-            return function(*args, **kwargs)
-
-    return wrapper
-
-
 class CallRecorder:
     """Records calls of models.
 
@@ -220,19 +165,26 @@ class CallRecorder:
                 monitor = self._find(model, kwargs) if is_outermost() else None
                 if monitor is None:
                     return function(model, *args, **kwargs)
-                rows = _try(monitor, self._read_rows, args[0] if args else _first(kwargs))
+                counting = self._monitors is not None and self._monitors.counting
+                rows = _try(monitor, self._read, args[0] if args else _first(kwargs), monitor) if counting else None
                 with monitor.inference(rows, method, self._framework, self._version) as call:
                     result = function(model, *args, **kwargs)
-                    outputs = _try(monitor, self._read_outputs, result, method, model, kwargs)
+                    outputs = _try(monitor, self._read_outputs, result, method, model, kwargs) if counting else None
                     if outputs is not None:
-                        call.record(
-                            outputs, getattr(model, "classes_", None) if getattr(outputs, "ndim", 1) == 2 else None
-                        )
+                        scores = getattr(outputs, "ndim", 0) == 2
+                        call.record(outputs, _try(monitor, getattr, model, "classes_", None) if scores else None)
                 return result
 
             return wrapper
 
         return wrap
+
+    def _read(self, X: Any, monitor: Monitor) -> Any:
+        shape: tuple[int, ...] = getattr(X, "shape", ())
+        columns = X.num_col() if hasattr(X, "num_col") else shape[1] if len(shape) == 2 else 0
+        if monitor.profile is None and columns > MAX_COLUMNS:
+            raise UnreadableError(f"{columns} columns and no profile: features are not counted beyond {MAX_COLUMNS}")
+        return self._read_rows(X)
 
     def _find(self, model: Any, kwargs: Mapping[str, Any]) -> Monitor | None:
         return self._monitors.find(model) if self._monitors is not None and self._is_prediction(kwargs) else None
@@ -251,13 +203,34 @@ def _first(kwargs: Mapping[str, Any]) -> Any:
     return next((kwargs[name] for name in ("X", "data") if name in kwargs), None)
 
 
-def each_subclass(roots: Iterable[type]) -> set[type]:
-    """Classes and all their subclasses."""
-    found: set[type] = set()
-    waiting = list(roots)
-    while waiting:
-        kind = waiting.pop()
-        if kind not in found:
-            found.add(kind)
-            waiting += kind.__subclasses__()
-    return found
+def is_distribution(scores: Any) -> bool:
+    """Whether the rows of two-dimensional scores are probabilities of one target; those of several do not sum to 1."""
+    return not (np.abs(scores.sum(axis=1) - 1) > TOLERANCE).any()
+
+
+class FrameworkInstrumentor(BaseInstrumentor):
+    """Wraps all that a framework needs, or nothing."""
+
+    recorder: CallRecorder | None = None
+
+    @abstractmethod
+    def _wrap(self, wrapping: Wrapping, monitors: Monitors) -> CallRecorder: ...
+
+    def _instrument(self, **kwargs: Any) -> None:
+        # `opentelemetry-instrument` checks the extra `instruments` of a distribution instead, which one missing
+        # framework would fail for all of them; and of what it then meets it skips only this and ImportError.
+        conflict = get_dependency_conflicts(self.instrumentation_dependencies())
+        if conflict:
+            raise DependencyConflictError(conflict)
+        self._monitors: Monitors = kwargs.get("monitors") or Monitors()
+        self._wrapping = Wrapping()
+        try:
+            self.recorder = self._wrap(self._wrapping, self._monitors)
+        except Exception as error:  # a version that is not like those we know
+            self._uninstrument()
+            raise ImportError(f"{type(self).__name__}: {error}") from error
+
+    def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 -- the base's signature
+        self._wrapping.restore()
+        self._monitors.close()
+        self.recorder = None

@@ -3,96 +3,80 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # untyped
 
-from otel_mlmon.instrumentors.base import (
-    CallRecorder,
-    Monitors,
-    Wrapping,
-    each_subclass,
-    is_method,
-    suppress,
-    wrap_method,
-)
+from otel_mlmon.instrumentors.base import CallRecorder, FrameworkInstrumentor, Monitors, is_distribution
+from otel_mlmon.instrumentors.wrapping import Wrapping, each_subclass, is_method, suppress, wrap_method
 
 logger = logging.getLogger(__name__)
 
 PREDICTING: Final = ("predict", "predict_proba", "decision_function", "score_samples")
 # Within these nothing is served. `score` evaluates.
-TRAINING: Final = ("fit", "partial_fit", "fit_predict", "score")
+TRAINING: Final = ("fit", "partial_fit", "fit_predict", "fit_transform", "score")
 OTHERS: Final = ("builtins", "xgboost")  # the latter has an instrumentor of its own
 
 
-class SklearnInstrumentor(BaseInstrumentor):
+class SklearnInstrumentor(FrameworkInstrumentor):
     """Records predictions of scikit-learn estimators; see docs/zero-code.md."""
-
-    recorder: CallRecorder | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Oldest version."""
         return ("scikit-learn >= 1.3",)
 
-    def _instrument(self, **kwargs: Any) -> None:
+    def _wrap(self, wrapping: Wrapping, monitors: Monitors) -> CallRecorder:
         import sklearn
-        import sklearn.base
+        from sklearn.base import BaseEstimator, TransformerMixin
         from sklearn.metrics import _scorer
         from sklearn.utils import parallel
 
-        self._monitors: Monitors = kwargs.get("monitors") or Monitors()
-        self._wrapping = Wrapping()
-        self.recorder = make_recorder(self._monitors, sklearn.__version__)
-        for kind in each_subclass([sklearn.base.BaseEstimator]):
-            self._wrap_estimator(kind)
-        # sklearn has already put its own wrapper about this one, in classes defined later it is still to come.
-        self._wrapping.replace(sklearn.base.TransformerMixin, "fit_transform", suppress)
-        self._hook(sklearn.base.BaseEstimator)
+        recorder = make_recorder(monitors, sklearn.__version__)
+        for kind in each_subclass([BaseEstimator]):
+            wrap_estimator(kind, wrapping, recorder)
+        # Classes that are defined later. Transformers have their turn when sklearn has put its own wrapper about their
+        # `fit_transform`, so that ours is the outer one and can be taken off again.
+        hook(BaseEstimator, lambda kind: not issubclass(kind, TransformerMixin), wrapping, recorder)
+        hook(TransformerMixin, lambda kind: issubclass(kind, BaseEstimator), wrapping, recorder)
         # What sklearn itself runs in parallel (trees of a forest, folds) is part of one call or of training, and worker
         # threads and processes know nothing of the caller's context; scorers evaluate. There is no public place.
         for owner in (parallel._FuncWrapper, _scorer._BaseScorer, _scorer._MultimetricScorer):  # noqa: SLF001
             if "__call__" in vars(owner):
-                self._wrapping.replace(owner, "__call__", suppress)
+                wrapping.replace(owner, "__call__", suppress)
+        return recorder
 
-    def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 -- the base's signature
-        self._wrapping.restore()
-        self._monitors.close()
-        self.recorder = None
 
-    def _wrap_estimator(self, estimator: type) -> None:
-        """Wrap what a class and its bases define, those too that are no estimators themselves."""
-        recorder = self.recorder
-        if recorder is None:
-            return
-        for kind in estimator.__mro__:
-            if kind.__module__.partition(".")[0] in OTHERS:
-                continue
-            for name in (*PREDICTING, *TRAINING):
-                if is_method(vars(kind).get(name)):
-                    around = recorder.around(name) if name in PREDICTING else suppress
-                    self._wrapping.replace(kind, name, partial(wrap_method, around=around))
+def wrap_estimator(estimator: type, wrapping: Wrapping, recorder: CallRecorder) -> None:
+    """Wrap what a class and its bases define, those too that are no estimators themselves."""
+    for kind in estimator.__mro__:
+        if kind.__module__.partition(".")[0] in OTHERS:
+            continue
+        for name in (*PREDICTING, *TRAINING):
+            if is_method(vars(kind).get(name)):
+                around = recorder.around(name) if name in PREDICTING else suppress
+                wrapping.replace(kind, name, partial(wrap_method, around=around))
 
-    def _hook(self, base: Any) -> None:
-        """Wrap classes that are defined later."""
-        wrap = self._wrap_estimator
 
-        def make(original: Any) -> Any:
-            def init_subclass(cls: Any, /, **kwargs: Any) -> None:
-                if original is None:
-                    super(base, cls).__init_subclass__(**kwargs)
-                else:
-                    original.__func__(cls, **kwargs)
-                try:
-                    wrap(cls)
-                except Exception as error:
-                    logger.warning("%s is not instrumented: %s", cls.__name__, error)
+def hook(base: Any, concerns: Callable[[type], bool], wrapping: Wrapping, recorder: CallRecorder) -> None:
+    """Wrap subclasses of a class that are defined later."""
 
-            return classmethod(init_subclass)
+    def make(original: Any) -> Any:
+        def init_subclass(cls: Any, /, **kwargs: Any) -> None:
+            if original is None:
+                super(base, cls).__init_subclass__(**kwargs)
+            else:
+                original.__func__(cls, **kwargs)
+            try:
+                if concerns(cls):
+                    wrap_estimator(cls, wrapping, recorder)
+            except Exception as error:
+                logger.warning("%s is not instrumented: %s", cls.__name__, error)
 
-        self._wrapping.replace(base, "__init_subclass__", make)
+        return classmethod(init_subclass)
+
+    wrapping.replace(base, "__init_subclass__", make)
 
 
 def make_recorder(monitors: Monitors | None, version: str = "") -> CallRecorder:
@@ -121,10 +105,16 @@ def read_outputs(result: Any, method: str, model: Any, kwargs: Mapping[str, Any]
             return None
         return {"class": result} if _says_class(model) else {"value": result}
     if method == "predict_proba":
-        return result if result.ndim == 2 else {"score": result}
+        if result.ndim != 2:
+            return {"score": result}
+        return result if is_distribution(result) and not _has_many_targets(model) else None
     if hasattr(model, "predict_proba"):  # margins and probabilities are different numbers: one of them is the score
         return None
     return {"score": result if result.ndim == 1 else result.max(axis=1)}
+
+
+def _has_many_targets(model: Any) -> bool:
+    return isinstance(getattr(model, "classes_", None), list) or getattr(model, "multilabel_", False)
 
 
 def _says_class(model: Any) -> bool:

@@ -8,9 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import numpy as np
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # untyped
 
-from otel_mlmon.instrumentors.base import CallRecorder, Monitors, Wrapping, each_subclass, suppress, wrap_method
+from otel_mlmon.instrumentors.base import CallRecorder, FrameworkInstrumentor, Monitors, is_distribution
+from otel_mlmon.instrumentors.wrapping import Wrapping, each_subclass, suppress, wrap_method
 
 PREDICTING: Final = ("predict", "predict_proba", "inplace_predict")
 # Within these nothing is served: training, evaluation, and `apply`, which tells leaves.
@@ -22,10 +22,8 @@ OLDEST: Final = "2.0"
 DISTRIBUTIONS: Final = ("xgboost", "xgboost-cpu")
 
 
-class XGBoostInstrumentor(BaseInstrumentor):
+class XGBoostInstrumentor(FrameworkInstrumentor):
     """Records predictions of XGBoost models; see docs/zero-code.md."""
-
-    recorder: CallRecorder | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Oldest version, under whichever name it is installed."""
@@ -37,27 +35,29 @@ class XGBoostInstrumentor(BaseInstrumentor):
             return (f"{name} >= {OLDEST}",)
         return (f"{DISTRIBUTIONS[0]} >= {OLDEST}",)
 
-    def _instrument(self, **kwargs: Any) -> None:
+    def _wrap(self, wrapping: Wrapping, monitors: Monitors) -> CallRecorder:
         import xgboost
 
-        self._monitors: Monitors = kwargs.get("monitors") or Monitors()
-        self._wrapping = Wrapping()
-        self.recorder = recorder = make_recorder(self._monitors, xgboost.__version__)
+        recorder = make_recorder(monitors, xgboost.__version__)
         for kind in each_subclass([xgboost.XGBModel, xgboost.Booster]):
             if kind.__module__.partition(".")[0] != "xgboost":
                 continue  # a class of the user's calls these
             for name in (*PREDICTING, *SILENT):
                 if name in vars(kind):
                     around = recorder.around(name) if name in PREDICTING else suppress
-                    self._wrapping.replace(kind, name, partial(wrap_method, around=around))
+                    wrapping.replace(kind, name, partial(wrap_method, around=around))
+        for kind in (xgboost.XGBClassifier, xgboost.XGBRegressor):  # which have `score` from scikit-learn
+            if "score" not in vars(kind):
+                inherited = suppress(kind.score)
+                wrapping.replace(kind, "score", partial(_always, inherited))
         for module in (xgboost, xgboost.training):
             for name in ("train", "cv"):
-                self._wrapping.replace(module, name, suppress)
+                wrapping.replace(module, name, suppress)
+        return recorder
 
-    def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 -- the base's signature
-        self._wrapping.restore()
-        self._monitors.close()
-        self.recorder = None
+
+def _always(replacement: Any, _: Any) -> Any:
+    return replacement
 
 
 def make_recorder(monitors: Monitors | None, version: str = "") -> CallRecorder:
@@ -94,9 +94,10 @@ def read_outputs(result: Any, method: str, model: Any, kwargs: Mapping[str, Any]
     if kwargs.get("output_margin") or kwargs.get("predict_type") == "margin":
         return None
     result = np.asarray(result)
+    if result.ndim == 2 and result.shape[1] == 1:
+        result = result[:, 0]
     if result.ndim == 2:
-        scores = method == "predict_proba" or hasattr(model, "get_score")
-        return result if scores else None
+        return result if is_distribution(result) else None
     if result.ndim != 1:
         return None
     return {"class": result} if method == "predict" and hasattr(model, "classes_") else result

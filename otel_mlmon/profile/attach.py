@@ -16,9 +16,7 @@ def attach_text(model: Any, text: str) -> None:
     booster = _booster(model)
     if booster is not None:
         booster.set_attr(**{ATTRIBUTE: text})
-    if booster is model:
-        return
-    try:
+    try:  # on a booster too: instrumentation looks only there for a change
         setattr(model, ATTRIBUTE, text)
     except (AttributeError, TypeError) as error:
         raise TypeError(
