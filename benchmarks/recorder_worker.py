@@ -261,6 +261,43 @@ def measure_calls(peer: Peer, inputs: list[Any], calls: int = 100_000) -> float:
     return float(np.percentile(took, 99.9)) / 1e9
 
 
+def measure_inference(X: Any) -> dict[str, float]:
+    """CPU microseconds of a whole recorded call of a model that costs nothing, and of the SDK's span alone."""
+    from opentelemetry.sdk.metrics.export import AggregationTemporality
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+
+    from otel_mlmon import Monitor, Profile
+    from otel_mlmon.config import Settings
+
+    class Nowhere(SpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:  # noqa: ARG002 -- the base's signature
+            return SpanExportResult.SUCCESS
+
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(Nowhere()))
+    reference = make_columns(np.random.default_rng(1), 50_000, codes=True)
+    profile = Profile.build(reference, model="bench", version="1", predictions=np.linspace(0, 1, 50_000))
+    y, settings, calls = np.array([0.5]), Settings(exporters=()), 20_000
+    found = {}
+    for name, tracer_provider in (("no span", None), ("span", provider)):
+        monitor = Monitor(profile, settings=settings, tracer_provider=tracer_provider)
+        began = time.process_time()
+        for _ in range(calls):
+            with monitor.inference(X) as call:
+                call.record(y)
+        monitor.collect(AggregationTemporality.CUMULATIVE)
+        found[name] = 1e6 * (time.process_time() - began) / calls
+    tracer = provider.get_tracer("bench")
+    attributes = dict(zip("abcd", ("bench", "1", "predict", 1), strict=True))
+    began = time.process_time()
+    for _ in range(calls):
+        with tracer.start_as_current_span("predict bench", attributes=attributes):
+            pass
+    found["span alone"] = 1e6 * (time.process_time() - began) / calls
+    return found
+
+
 def main() -> int:
     name = sys.argv[1]
     rng = np.random.default_rng(0)
@@ -274,6 +311,8 @@ def main() -> int:
             found["cpu_us"][f"{kind} {rows}"] = 1e6 * measure(peer, inputs)
             if (kind, rows) == ("numpy", 1):
                 found["p999_us"] = 1e6 * measure_calls(peer, inputs)
+                if name == "otel-mlmon":
+                    found["inference_us"] = measure_inference(inputs[0])
     print(json.dumps(found))
     return 0
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from opentelemetry import trace
 from opentelemetry.context import attach, detach
 from opentelemetry.sdk.metrics.export import AggregationTemporality, Metric, MetricExporter
-from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, Resource
+from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, OTELResourceDetector, Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
 
@@ -85,6 +85,8 @@ class Monitor:
         self._base = {semconv.ML_MODEL_NAME: self.model, semconv.ML_MODEL_VERSION: self.version}
         self._tracer = trace.get_tracer(SCOPE, tracer_provider=tracer_provider)
         self._given_resource = resource
+        # Now, as its detectors need threads, which cannot start any more when the interpreter ends.
+        self._default_resource = resource or Resource.create()
         self._framework: dict[str, str] = {}
         self._temporality = _temporality(temporality or self._settings.temporality)
         self._recorder = Recorder(self.profile.plan if self.profile else None, clock, self._wake, self.note)
@@ -196,12 +198,12 @@ class Monitor:
             self._errors.note(error, "reading the input")
         except Exception as error:
             self._errors.note(error, "recording")
-        span = self._tracer.start_span(f"{operation} {self.model}", kind=SpanKind.INTERNAL)
+        span = self._tracer.start_span(
+            f"{operation} {self.model}", kind=SpanKind.INTERNAL, attributes=self._span_attributes(call)
+        )
         call.span, call.context = span, attach(trace.set_span_in_context(span))
-        if span.is_recording():
-            span.set_attributes(self._span_attributes(call))
-            if call.rows == 1 and self._settings.capture_features:
-                span.set_attributes(feature_attributes(call.X, self._recorder.columns))
+        if self._settings.capture_features and call.rows == 1 and span.is_recording():
+            span.set_attributes(feature_attributes(call.X, self._recorder.columns))
 
     def _span_attributes(self, call: Inference) -> dict[str, Any]:
         operation, framework, _ = call.call
@@ -216,8 +218,9 @@ class Monitor:
     def end_call(self, call: Inference, seconds: float, error: BaseException | None) -> None:
         """A call has ended; for `Inference`."""
         kind = type(error).__qualname__ if error is not None else ""
+        counted = call.call._replace(error=kind) if kind else call.call
         if call.operations is not None:  # in the child of a fork those of the parent, which counts the call itself
-            call.operations.end(call.call._replace(error=kind), seconds, call.rows)
+            call.operations.end(counted, seconds, call.rows)
         if call.context is not None:
             detach(call.context)
         if call.span is None:
@@ -268,7 +271,9 @@ class Monitor:
     def resource(self) -> Resource:
         """Who sends; has a service.instance.id, made for each process where the application gives none."""
         if self._resource is None:
-            given = self._given_resource or getattr(trace.get_tracer_provider(), "resource", None) or Resource.create()
+            given = (
+                self._given_resource or getattr(trace.get_tracer_provider(), "resource", None) or self._default_resource
+            )
             if not given.attributes.get(SERVICE_INSTANCE_ID):
                 given = given.merge(Resource({SERVICE_INSTANCE_ID: str(uuid.uuid4())}))
             self._resource = given
@@ -334,9 +339,14 @@ class Monitor:
 
     # Forking.
 
-    def prepare_fork(self, timeout: float) -> None:
-        """Before a fork: close connections of ours, as gRPC's do not survive one, and open none until it is done."""
+    def prepare_fork(self, timeout: float) -> bool:
+        """Before a fork: close connections of ours, as gRPC's do not survive one, and open none until it is done.
+
+        True where there was one.
+        """
+        connected = self._sender.connected
         self._forks += self._sender.pause(timeout)
+        return connected
 
     def resume(self) -> None:
         """After a fork, in the parent."""
@@ -347,6 +357,9 @@ class Monitor:
     def restart(self) -> None:
         """In the child of a fork: what the parent has counted stays the parent's."""
         self._recorder.restart()
+        if self._given_resource is None:
+            own = Resource({SERVICE_INSTANCE_ID: str(uuid.uuid4())}).merge(OTELResourceDetector().detect())
+            self._default_resource = self._default_resource.merge(own)
         self._begin()
         self._sender.restart()
 

@@ -100,7 +100,7 @@ class Operations:
                 durations = totals.durations[call] = Sizes(SECONDS)
             durations.add(seconds)
             if rows is not None:
-                key = call._replace(error="")
+                key = call._replace(error="") if call.error else call
                 batches = totals.batches.get(key)
                 if batches is None:
                     batches = totals.batches[key] = Sizes(ROWS)

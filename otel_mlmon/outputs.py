@@ -27,6 +27,8 @@ def read_outputs(y: Any, roles: Collection[str], classes: Sequence[Any] | None =
     Raises:
         TypeError: y is a mapping with a key that is no role, or has more than two dimensions.
     """
+    if type(y) is np.ndarray and y.ndim == 1:  # the most frequent case first
+        return {_role_of(y, roles): y.copy()}
     if isinstance(y, Mapping):
         unknown = set(y) - set(ROLES)
         if unknown:
@@ -71,6 +73,10 @@ def _role_of(values: Any, roles: Collection[str]) -> str:
 
 
 def _is_float(values: Any) -> bool:
+    if type(values) is np.ndarray and values.dtype.kind != "O":
+        return bool(values.dtype.kind == "f")
+    if type(values) is np.ndarray and values.dtype.kind != "O":
+        return bool(values.dtype.kind == "f")
     dtype = getattr(values, "dtype", None) or getattr(values, "type", None)  # the latter is Arrow's
     kind = getattr(dtype, "kind", "O" if dtype is None else str(dtype).lower())
     if kind != "O":
