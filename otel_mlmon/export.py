@@ -35,6 +35,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from otel_mlmon import semconv
 from otel_mlmon.config import Settings, temporality_preference
 from otel_mlmon.points import split_metrics
+from otel_mlmon.processes import importing
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -68,26 +69,28 @@ def make_metric_exporter(settings: Settings) -> MetricExporter | None:
         return None
     if "otlp" not in settings.exporters:
         return ConsoleMetricExporter()
-    if settings.protocol == "http/protobuf":
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
+    with importing:
+        if settings.protocol == "http/protobuf":
+            from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
 
-        return HttpExporter()
-    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+            return HttpExporter()
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 
-    return OTLPMetricExporter()
+        return OTLPMetricExporter()
 
 
 def make_log_exporter(settings: Settings) -> LogRecordExporter | None:
     """An exporter for the profile event alone, never the application's log pipeline; where metrics go by OTLP."""
     if settings.disabled or "otlp" not in settings.exporters:
         return None
-    if settings.protocol == "http/protobuf":
-        from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpExporter
+    with importing:
+        if settings.protocol == "http/protobuf":
+            from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpExporter
 
-        return HttpExporter()
-    from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+            return HttpExporter()
+        from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 
-    return OTLPLogExporter()
+        return OTLPLogExporter()
 
 
 def suppress_instrumentation() -> AbstractContextManager[None]:
@@ -212,6 +215,11 @@ class Sender:
         with self._lock, suppress_instrumentation():
             sent = self._send_profile()
             return (self._handed_over or self._send_metrics()) and sent
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection of ours."""
+        return self._logs is not None or (self._given is None and self._metrics is not None)
 
     def pause(self, timeout: float) -> bool:
         """Close connections and open none until `resume`; ends an export that takes longer than `timeout` seconds.

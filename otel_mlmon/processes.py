@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Protocol
 
 EXIT_SECONDS: Final = 5.0
 FORK_SECONDS: Final = 1.0
+GRPC_SECONDS: Final = 0.25
+_TASKS: Final = Path("/proc/self/task")
+_GRPC_THREADS: Final = ("grpc", "event_engine", "lifeguard", "default-exec", "resolver-exec", "timer_")
 
 
 class Lasting(Protocol):
     """What a monitor offers; see there."""
 
-    def prepare_fork(self, timeout: float) -> None: ...  # noqa: D102
+    def prepare_fork(self, timeout: float) -> bool: ...  # noqa: D102
     def resume(self) -> None: ...  # noqa: D102
     def restart(self) -> None: ...  # noqa: D102
     def ask_to_close(self) -> None: ...  # noqa: D102
@@ -24,6 +30,9 @@ class Lasting(Protocol):
 
 
 open_monitors: Final[set[Lasting]] = set()  # those that are made and not closed
+# Held by who imports on a thread of ours, and over a fork: in a child that is forked meanwhile the module would be
+# locked for ever.
+importing: Final = threading.RLock()
 
 
 def _each(act: Callable[[Lasting, float], None], seconds: float = 0.0) -> None:
@@ -37,15 +46,39 @@ def _each(act: Callable[[Lasting, float], None], seconds: float = 0.0) -> None:
 
 
 def _before_fork() -> None:
-    _each(lambda monitor, timeout: monitor.prepare_fork(timeout), FORK_SECONDS)
+    importing.acquire()
+    closed: list[bool] = []
+    _each(lambda monitor, timeout: closed.append(monitor.prepare_fork(timeout)), FORK_SECONDS)
+    if any(closed) and "grpc" in sys.modules:
+        _await_grpc(time.monotonic() + GRPC_SECONDS)
+
+
+def _await_grpc(deadline: float) -> None:
+    """Wait for gRPC's threads, which go on for some milliseconds after the last channel was closed: a child that is
+    forked meanwhile would wait for them for ever. Where the application has channels of its own they do not end.
+    """
+    if not _TASKS.is_dir():
+        time.sleep(GRPC_SECONDS / 10)
+        return
+    while time.monotonic() < deadline and any(map(_is_of_grpc, _TASKS.iterdir())):
+        time.sleep(0.001)
+
+
+def _is_of_grpc(task: Path) -> bool:
+    try:
+        return (task / "comm").read_text().startswith(_GRPC_THREADS)
+    except OSError:  # it has just ended
+        return False
 
 
 def _after_in_parent() -> None:
     _each(lambda monitor, _: monitor.resume())
+    importing.release()
 
 
 def _after_in_child() -> None:
     _each(lambda monitor, _: monitor.restart())
+    importing.release()
 
 
 def _at_exit() -> None:

@@ -139,7 +139,8 @@ class Recorder:
             if full := block.window != window:
                 block = self._rotate(window)
             block.outputs.append(outputs)
-            block.answers += max(map(len, outputs.values()), default=1)
+            for values in outputs.values():
+                block.answers += len(values)
             if block.answers >= BLOCK_ROWS:
                 self._rotate(window)
                 full = True

@@ -100,12 +100,12 @@ def read_outputs(result: Any, method: str, model: Any, kwargs: Mapping[str, Any]
     result = np.asarray(result)
     if result.ndim == 2 and result.shape[1] == 1 and method != "predict_proba":
         result = result[:, 0]
+    if result.ndim not in (1, 2) or (result.ndim == 2 and method == "predict"):
+        return None
     if method == "predict":
-        if result.ndim != 1:
-            return None
         return {"class": result} if _says_class(model) else {"value": result}
     if method == "predict_proba":
-        if result.ndim != 2:
+        if result.ndim == 1:
             return {"score": result}
         return result if is_distribution(result) and not _has_many_targets(model) else None
     if hasattr(model, "predict_proba"):  # margins and probabilities are different numbers: one of them is the score

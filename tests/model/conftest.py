@@ -246,6 +246,11 @@ def collectors(grpc_collector, http_collector):
     return {"grpc": grpc_collector, "http/protobuf": http_collector}
 
 
+@pytest.fixture(scope="session")
+def make_sink():
+    return Sink
+
+
 @pytest.fixture
 def sink():
     return Sink()

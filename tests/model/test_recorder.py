@@ -299,7 +299,7 @@ def test_values_of_either_sign_are_in_the_buckets_of_the_data_model(values):
         found = {buckets.offset + i: n for i, n in enumerate(buckets.counts.tolist()) if n}
         assert found == expected
         assert len(buckets.counts) <= 160
-    assert tally.sum == pytest.approx(math.fsum(values), abs=1e-6)
+    assert tally.sum == pytest.approx(math.fsum(values), rel=1e-12, abs=1e-6)
 
 
 def test_values_that_are_none_are_counted_apart_without_a_profile():
