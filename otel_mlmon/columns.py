@@ -70,6 +70,7 @@ def read_columns(X: Any, names: Sequence[str]) -> Columns:
     if isinstance(X, Sequence) and not isinstance(X, (str, bytes)):
         return _of_sequence(X, names)
     if hasattr(X, "toarray") and hasattr(X, "tocsr"):  # scipy.sparse
+        _check_width(X, names)  # before it takes memory
         return _of_array(X.toarray(), names)
     if hasattr(X, "__array__"):
         return _of_array(np.asarray(X), names)
@@ -173,9 +174,13 @@ def _of_array(X: NDArray[Any], names: Sequence[str]) -> Columns:
         return Columns(X.size, found, len(fields) - len(found))
     if X.ndim == 1 and len(names) == 1:
         X = X[:, None]
-    if X.ndim != 2 or X.shape[1] != len(names):
-        raise UnreadableError(f"an array of shape {X.shape} has not the {len(names)} columns expected")
+    _check_width(X, names)
     return Columns(X.shape[0], {name: X[:, i] for i, name in enumerate(names)})
+
+
+def _check_width(X: Any, names: Sequence[str]) -> None:
+    if len(X.shape) != 2 or X.shape[1] != len(names):
+        raise UnreadableError(f"an array of shape {X.shape} has not the {len(names)} columns expected")
 
 
 def _of_frame(X: Any, labels: list[Any], names: Sequence[str]) -> Columns:

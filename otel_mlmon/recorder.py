@@ -24,6 +24,7 @@ from otel_mlmon.schema import Batch, Schema, Tallies, add_tallies
 
 BLOCK_ROWS: Final = 4096
 WAITING_BLOCKS: Final = 4
+MAX_LEARNT: Final = 1000  # columns of a model without profile
 FEW_ROWS: Final = 8  # a DataFrame of more is copied and its columns are read later
 _SCALARS: Final = frozenset({float, int, str, bool, type(None), np.float64, np.float32, np.int64, np.int32, np.bool_})
 _NUMERIC_KINDS: Final = "fiub"
@@ -227,6 +228,8 @@ class Recorder:
         names = names_of(X)
         if not names:
             raise UnreadableError(f"no columns can be learnt from an empty {type(X).__name__}")
+        if len(names) > MAX_LEARNT:
+            raise UnreadableError(f"{len(names)} columns and no profile: no more than {MAX_LEARNT} are learnt")
         schema = Schema((), names, on_error=self._on_error)
         with self._lock:
             if self._schema is None:

@@ -238,7 +238,7 @@ def join(parts: Iterable[Any]) -> list[Any]:
     others = []
     for part in map(as_array, parts):
         if type(part) is np.ndarray and part.dtype.kind in _JOINED_KINDS:
-            arrays.setdefault(part.dtype, []).append(part)
+            arrays.setdefault((part.dtype, part.shape[1:]), []).append(part)
         elif isinstance(part, list):
             lists += part
         else:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_mlmon.columns import UnreadableError
 from otel_mlmon.profile.document import Profile
 from otel_mlmon.recorder import FEW_ROWS, Recorder
 from otel_mlmon.tallies import VariableKey
@@ -198,3 +199,23 @@ def test_several_threads_that_find_full_blocks_lose_nothing():
         list(pool.map(lambda _: held.observe(X), range(400)))
     (tally,) = held.collect()[None].values()
     assert tally.valid == 400_000
+
+
+def test_outputs_of_wrong_dimensions_are_of_a_wrong_type_and_hold_up_nothing():
+    held = Recorder(None, time.time, lambda: None, pytest.fail)
+    held.observe({"x": 1.0}, {"score": np.ones((3, 2))})
+    held.observe({"x": 1.0}, {"score": np.ones(4)})
+    tallies = held.collect()[None]
+    assert tallies[VariableKey("feature", "x")].valid == 2
+    score = tallies[VariableKey("score", "score")]
+    assert (score.valid, score.wrong_type) == (4, 3)
+
+
+def test_wide_data_without_a_profile_is_refused_before_it_takes_memory():
+    sparse = pytest.importorskip("scipy.sparse")
+    held = Recorder(None, time.time, lambda: None, pytest.fail)
+    with pytest.raises(UnreadableError, match="1048576 columns and no profile"):
+        held.observe(sparse.random(2000, 2**20, density=1e-6, format="csr"))  # 16 GiB where it is dense
+    held.observe(np.ones((3, 2)))
+    with pytest.raises(UnreadableError, match="has not the 2 columns"):
+        held.observe(sparse.random(2000, 2**20, density=1e-6, format="csr"))
