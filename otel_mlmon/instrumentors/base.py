@@ -21,11 +21,11 @@ from otel_mlmon.instrumentors.wrapping import Call, Wrapping
 from otel_mlmon.monitor import Monitor
 from otel_mlmon.profile.attach import read_text
 from otel_mlmon.profile.document import ATTRIBUTE, Profile
+from otel_mlmon.recorder import MAX_LEARNT
 
 logger = logging.getLogger(__name__)
 
 MAX_MODELS: Final = 100
-MAX_COLUMNS: Final = 1000  # of a model without profile; hashed text has a million
 TOLERANCE: Final = 1e-3
 # Turns an input into rows; the other turns output, method, model and keyword arguments of the call into what
 # `Monitor.observe` takes. Either may give None where there is nothing to count.
@@ -182,8 +182,8 @@ class CallRecorder:
     def _read(self, X: Any, monitor: Monitor) -> Any:
         shape: tuple[int, ...] = getattr(X, "shape", ())
         columns = X.num_col() if hasattr(X, "num_col") else shape[1] if len(shape) == 2 else 0
-        if monitor.profile is None and columns > MAX_COLUMNS:
-            raise UnreadableError(f"{columns} columns and no profile: features are not counted beyond {MAX_COLUMNS}")
+        if monitor.profile is None and columns > MAX_LEARNT:  # hashed text has a million, which must not become dense
+            raise UnreadableError(f"{columns} columns and no profile: features are not counted beyond {MAX_LEARNT}")
         return self._read_rows(X)
 
     def _find(self, model: Any, kwargs: Mapping[str, Any]) -> Monitor | None:
