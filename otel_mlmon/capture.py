@@ -10,7 +10,8 @@ from typing import Any, Final
 import numpy as np
 
 from otel_mlmon import semconv
-from otel_mlmon.columns import read_columns, to_plain
+from otel_mlmon.columns import read_columns
+from otel_mlmon.encoding import to_plain
 
 MAX_FEATURES: Final = 128
 MAX_LENGTH: Final = 256

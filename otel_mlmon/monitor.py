@@ -19,8 +19,9 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
 
 from otel_mlmon import semconv
 from otel_mlmon.capture import feature_attributes
-from otel_mlmon.columns import UnreadableError, epoch_seconds
+from otel_mlmon.columns import UnreadableError
 from otel_mlmon.config import Settings, read_settings
+from otel_mlmon.encoding import epoch_seconds
 from otel_mlmon.export import ExportThread, Sender
 from otel_mlmon.guard import Errors, enter, is_outermost, leave
 from otel_mlmon.operations import Call, Operations, OperationTotals

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from otel_mlmon.columns import epoch_seconds
+from otel_mlmon.encoding import epoch_seconds
 from otel_mlmon.recorder import Window
 
 _BILLION: Final = 1_000_000_000

@@ -10,7 +10,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from otel_mlmon.columns import Encoded, Encoder, as_array, make_encoder
+from otel_mlmon.columns import as_array
+from otel_mlmon.encoding import Encoded, Encoder, make_encoder
 from otel_mlmon.numerics.binning import Floats, NumericAxis, count_columns
 from otel_mlmon.profile.document import Variable
 from otel_mlmon.tallies import CellTally, LearntTally, Tally, VariableKey

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from otel_mlmon.columns import Encoded, category_name, is_missing, to_numbers, to_plain
+from otel_mlmon.encoding import Encoded, category_name, is_missing, to_numbers, to_plain
 from otel_mlmon.numerics.binning import OTHER, Axis, CategoryAxis, ColumnCounts, Floats, count_column
 from otel_mlmon.numerics.exponential import Exponential, count_exponential
 

@@ -1,4 +1,4 @@
-"""Arrow columns encoded without a Python object for each value: what `columns.encode` gives, in a tenth of the time."""
+"""Arrow columns encoded without a Python object for each value: what `encoding.encode` gives, in a tenth of the time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from otel_mlmon.columns import encode
+from otel_mlmon.encoding import encode
 from otel_mlmon.numerics.binning import CategoryAxis, Floats
 from otel_mlmon.numerics.histogram import Invalid
 from otel_mlmon.profile.document import Variable
 
 
 def encode_arrow(variable: Variable, column: Any, now: float) -> tuple[Floats, Invalid]:
-    """Valid numbers or cell numbers of an Arrow array, and what was not valid; see `columns.encode`."""
+    """Valid numbers or cell numbers of an Arrow array, and what was not valid; see `encoding.encode`."""
     array = flatten(column)
     kind = array.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from otel_mlmon.columns import encode
+from otel_mlmon.encoding import encode
 from otel_mlmon.numerics.binning import Counts, Floats, NumericAxis
 from otel_mlmon.numerics.histogram import Histogram, Invalid
 from otel_mlmon.profile.document import Reference, Variable
@@ -74,7 +74,7 @@ class Tally:
 
 
 def _encode(variable: Variable, column: Any, now: float) -> tuple[Floats, Invalid]:
-    """As `columns.encode`, faster for Arrow's columns."""
+    """As `encoding.encode`, faster for Arrow's columns."""
     module = type(column).__module__.split(".")[0]
     if module == "polars":
         column = column.to_arrow()

@@ -1,4 +1,4 @@
-"""One column of any container as plain numpy, for the planner. Counting goes through `otel_mlmon.columns.encode`."""
+"""One column of any container as plain numpy, for the planner. Counting goes through `otel_mlmon.encoding.encode`."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.columns import category_name
+from otel_mlmon.encoding import category_name
 from otel_mlmon.numerics.binning import OTHER, UNSEEN, CategoryAxis, NumericAxis, fit_axis
 from otel_mlmon.profile.document import Dtype, Role, Variable
 from otel_mlmon.profile.fields import MAX_TEXT, is_unicode

@@ -34,7 +34,7 @@ MIB = 1 << 20
 
 
 def encoded(*values, **invalid):
-    from otel_mlmon.columns import Encoded
+    from otel_mlmon.encoding import Encoded
 
     return Encoded(np.array(values, dtype=np.float64), **invalid)
 

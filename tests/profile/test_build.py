@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.columns import encode, read_columns
+from otel_mlmon.columns import read_columns
+from otel_mlmon.encoding import encode
 from otel_mlmon.numerics.binning import CategoryAxis, NumericAxis
 from otel_mlmon.profile import Profile
 from otel_mlmon.profile.arrow import encode_arrow
