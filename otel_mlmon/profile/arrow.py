@@ -1,4 +1,4 @@
-"""Arrow columns encoded without a Python object for each value: what `encoding.encode` gives, in a tenth of the time."""
+"""Arrow columns encoded without a Python object a value: what `encoding.encode` gives, in a tenth of the time."""
 
 from __future__ import annotations
 
