@@ -256,8 +256,13 @@ def test_exports_are_not_traced_by_instrumented_clients(protocol, sink, make_mon
 
 def test_many_features_go_in_requests_that_a_receiver_takes(grpc_collector, make_monitor):
     columns = 6000
+    axis = NumericAxis(np.linspace(-3, 3, 60), 5, 54)
+    histogram = Histogram(axis, np.ones(axis.cells, dtype=np.int64), min=-3.0, max=3.0)
+    variables = [Variable(f"x{i}", f"x{i}", "feature", "float", "identity", axis) for i in range(columns)]
+    references = tuple(Reference(variable, histogram) for variable in variables)
+    profile = Profile("m", "1", references, axis.cells, "2025-01-01T00:00:00Z")
     exporter = GrpcExporter(grpc_collector.endpoint, insecure=True)
-    monitor = make_monitor("m", exporter=exporter, temporality="delta")
+    monitor = make_monitor(profile, exporter=exporter, temporality="delta")
     monitor.observe(np.random.default_rng(1).normal(size=(400, columns)))
     assert monitor.flush()
     sizes = [request.ByteSize() for request in grpc_collector.metrics]
