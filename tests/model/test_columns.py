@@ -291,7 +291,12 @@ def test_a_value_of_any_type_is_counted_and_never_raised(case, place):
     variable = list(OF_EACH.values())[place]
     objects = np.empty(2, dtype=object)
     objects[:] = [value, value]
-    for X in ([{"v": value}, {"v": value}], {"v": [value, value]}, {"v": objects}, pd.DataFrame({"v": objects})):
+    for X in (
+        [{"v": value}, {"v": value}],
+        {"v": [value, value]},
+        {"v": objects},
+        pd.DataFrame({"v": objects}, dtype=object),
+    ):
         invalid, cells = count(X, plan=Plan((variable,)))[variable.name]
         if said.isdigit():
             cell = int(said) + (1 if place == 3 else 0)
