@@ -172,56 +172,46 @@ class Recorder:
                 return rows
 
     def _take_rows(self, rows: Sequence[Sequence[Any]], window: Window | None) -> int:
-        with self._lock:
-            block = self._active
-            if moved := block.window != window:
-                block = self._rotate(window)
+        def put(block: Block) -> None:
             block.tuples += rows
             if self._schema is not None and self._schema.needs_time:
                 block.row_times += [self._now(window)] * len(rows)
-            full = self._add(len(rows), block) or moved
-        if full:
-            self._relieve()
-        return len(rows)
+
+        return self._put(len(rows), window, put)
 
     def _take_frame(self, X: Any, window: Window | None) -> int:
         frame = X.copy()  # its columns one by one would take much longer; they are read with those of the others
         now = self._now(window)
-        with self._lock:
-            block = self._active
-            if moved := block.window != window:
-                block = self._rotate(window)
-            block.frames.append((frame, now))
-            full = self._add(len(frame), block) or moved
-        if full:
-            self._relieve()
-        return len(frame)
+        return self._put(len(frame), window, lambda block: block.frames.append((frame, now)))
 
     def _take_batch(self, X: Any, schema: Schema, window: Window | None) -> int:
         columns = read_columns(X, schema.columns)
         copies = {name: copy_column(column) for name, column in columns.columns.items()}
-        now = self._now(window)
+        batch = Batch(copies, columns.rows, self._now(window))
+
+        def put(block: Block) -> None:
+            block.batches.append(batch)
+            self.extra_columns += columns.extra
+
+        return self._put(columns.rows, window, put)
+
+    def _put(self, rows: int, window: Window | None, put: Callable[[Block], None]) -> int:
+        """Put so many rows into the active block; counts, or has counted, what is full."""
         with self._lock:
             block = self._active
-            if moved := block.window != window:
+            if full := block.window != window:
                 block = self._rotate(window)
-            block.batches.append(Batch(copies, columns.rows, now))
-            self.extra_columns += columns.extra
-            full = self._add(columns.rows, block) or moved
+            put(block)
+            block.rows += rows
+            if block.rows >= BLOCK_ROWS:
+                self._rotate(window)
+                full = True
         if full:
             self._relieve()
-        return columns.rows
+        return rows
 
     def _now(self, window: Window | None) -> float:
         return window[1] / 1e9 if window else self._clock()
-
-    def _add(self, rows: int, block: Block) -> bool:
-        """Whether a block is full with so many rows more; it is then put aside. The lock is held."""
-        block.rows += rows
-        full = block.rows >= BLOCK_ROWS
-        if full:
-            self._rotate(block.window)
-        return full
 
     def _learn(self, X: Any) -> Schema:
         """Columns of the first rows; the model has no profile."""
@@ -288,8 +278,7 @@ class Recorder:
         tallies: Tallies = {}
         schema = self._schema or Schema((), (), on_error=self._on_error)
         if block.filled and block.matrix is not None:
-            now = block.window[1] / 1e9 if block.window else self._clock()
-            schema.count_matrix(block.matrix[: block.filled], now, tallies)
+            schema.count_matrix(block.matrix[: block.filled], self._now(block.window), tallies)
         if block.tuples:
             schema.count_rows(block.tuples, block.row_times, tallies)
         if block.batches:

@@ -11,6 +11,8 @@ import pytest
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 
+from otel_mlmon import semconv
+
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
 
 # What a model process does, from a profile to an export, with numpy alone.
@@ -41,7 +43,7 @@ assert not found, found
 """
 
 
-class Receiver(metrics_service_pb2_grpc.MetricsServiceServicer, logs_service_pb2_grpc.LogsServiceServicer):
+class Receiver:
     """Takes metrics and logs."""
 
     def __init__(self) -> None:
@@ -52,14 +54,14 @@ class Receiver(metrics_service_pb2_grpc.MetricsServiceServicer, logs_service_pb2
         self.port = self.server.add_insecure_port("127.0.0.1:0")
         self.server.start()
 
-    def points(self, name: str):
+    def points(self, wanted: semconv.Metric):
         return [
             point
             for request in self.metrics
             for resource in request.resource_metrics
             for scope in resource.scope_metrics
             for metric in scope.metrics
-            if metric.name == name
+            if metric.name == wanted.name
             for point in (metric.histogram.data_points or metric.sum.data_points)
         ]
 
@@ -109,9 +111,9 @@ def test_a_bare_install_brings_numpy_and_opentelemetry_only(bare):
 def test_a_model_process_records_and_exports_without_the_extras(environment, request, receiver):
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{receiver.port}", "OTEL_SERVICE_NAME": "svc"}
     request.getfixturevalue(environment).python(MODEL_PROCESS, env=endpoint)
-    (count,) = {point.count for point in receiver.points("ml.feature.value")}
+    (count,) = {point.count for point in receiver.points(semconv.METRIC_ML_FEATURE_VALUE)}
     assert count == 7
-    assert {point.as_int for point in receiver.points("ml.feature.count")} == {7}
+    assert {point.as_int for point in receiver.points(semconv.METRIC_ML_FEATURE_COUNT)} == {7}
     assert len(receiver.logs) == 1  # the profile
 
 
