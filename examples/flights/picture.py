@@ -16,13 +16,14 @@ import pandas as pd
 from data import UNITS
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.patches import Patch
-from otel_mlmon_processor.core.verdict import FAULTS, Finding, say_share
+from otel_mlmon_processor.core.verdict import FAULTS, Finding
 from otel_mlmon_processor.exporters.prometheus import label, prometheus_name
 from prometheus_client.parser import text_string_to_metric_families
 
 from otel_mlmon import Profile, semconv
 from otel_mlmon.numerics.binning import NumericAxis
 from otel_mlmon.numerics.coarse import coarse_starts, coarsen
+from otel_mlmon.wording import say_share
 
 if TYPE_CHECKING:
     from demo import Part, Run

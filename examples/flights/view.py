@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otel_mlmon_processor.core.verdict import FAULTS, say_model, say_share
+from otel_mlmon_processor.core.verdict import FAULTS, say_model
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from otel_mlmon.semconv import DriftMeasure, QualityMeasure
+from otel_mlmon.wording import say_share
 
 if TYPE_CHECKING:
     from demo import Run

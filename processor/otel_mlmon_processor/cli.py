@@ -11,8 +11,8 @@ import threading
 from pathlib import Path
 
 from otel_mlmon.cli import Command, CommandError
+from otel_mlmon.wording import printable
 from otel_mlmon_processor.config import ConfigError, read_config
-from otel_mlmon_processor.core.text import printable
 
 
 class _OneLine(logging.Formatter):

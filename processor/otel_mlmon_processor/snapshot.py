@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from otel_mlmon.numerics.rates import Rate
 from otel_mlmon.profile.document import Profile
-from otel_mlmon_processor.core.quality import Rate
 from otel_mlmon_processor.core.verdict import Finding, ReplicaEffect
 from otel_mlmon_processor.windows import ModelView, VariableKey
 

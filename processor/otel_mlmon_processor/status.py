@@ -19,19 +19,11 @@ from rich.table import Table
 
 from otel_mlmon import semconv
 from otel_mlmon.cli import Command, CommandError
+from otel_mlmon.numerics.drift import Shift
+from otel_mlmon.numerics.rates import count_hidden, make_rate
 from otel_mlmon.semconv import DriftMeasure
-from otel_mlmon_processor.core.quality import count_hidden, make_rate
-from otel_mlmon_processor.core.text import printable
-from otel_mlmon_processor.core.verdict import (
-    Finding,
-    ReplicaEffect,
-    Shift,
-    find_quality,
-    find_replicas,
-    rank,
-    say_model,
-    say_shift,
-)
+from otel_mlmon.wording import printable, say_shift
+from otel_mlmon_processor.core.verdict import Finding, ReplicaEffect, find_quality, find_replicas, rank, say_model
 from otel_mlmon_processor.exporters.prometheus import label, prometheus_name
 
 URL: Final = "http://127.0.0.1:9464/metrics"
@@ -79,7 +71,7 @@ class Seen:
             rates[measure] = make_rate(round(rate * seen), seen, known, count_hidden(measure))
         drift = self.drift.get(variable, {})
         yield from find_quality(role, name, rates, tolerance)
-        shift = Shift(mean=drift.get(DriftMeasure.MEAN_SHIFT))
+        shift = Shift(drift.get(DriftMeasure.MEAN_SHIFT), drift.get(DriftMeasure.WASSERSTEIN))
         apart = [ReplicaEffect(r, lower, "") for r, lower in self.replicas.get(variable, {}).items()]
         yield from find_replicas(role, name, sorted(apart, key=lambda r: -r.lower), tolerance)
         lower = drift.get(DriftMeasure.EFFECT_LOWER, 0.0)

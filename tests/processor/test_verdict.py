@@ -5,22 +5,12 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from otel_mlmon_processor.core.quality import make_rate
-from otel_mlmon_processor.core.text import printable
-from otel_mlmon_processor.core.verdict import (
-    Finding,
-    ReplicaEffect,
-    Shift,
-    find_quality,
-    find_replicas,
-    rank,
-    say_model,
-    say_rate,
-    say_share,
-    say_shift,
-)
+from otel_mlmon_processor.core.verdict import Finding, ReplicaEffect, find_quality, find_replicas, rank, say_model
 
+from otel_mlmon.numerics.drift import Shift
+from otel_mlmon.numerics.rates import make_rate
 from otel_mlmon.semconv import QualityMeasure
+from otel_mlmon.wording import printable, say_rate, say_share, say_shift
 
 
 def found(name: str, kind: str, size: float, role: str = "feature") -> Finding:

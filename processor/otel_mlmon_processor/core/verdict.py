@@ -11,18 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from otel_mlmon.semconv import QualityMeasure
-from otel_mlmon_processor.core.quality import Rate
+from otel_mlmon.numerics.rates import Rate
+from otel_mlmon.wording import say_rate
 
 Kind = Literal["missing", "invalid", "replica", "unseen", "out_of_range", "drift"]
 FAULTS: Final = ("missing", "invalid", "replica")
 REPLICAS: Final = 3
-_SAID: Final = {
-    QualityMeasure.MISSING: "missing",
-    QualityMeasure.INVALID: "invalid",
-    QualityMeasure.UNSEEN: "never seen before",
-    QualityMeasure.OUT_OF_RANGE: "out of the reference's range",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +43,6 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.label}: {self.text}"
-
-
-@dataclass(frozen=True, slots=True)
-class Shift:
-    """A share of categories that moved most, or the mean of a number.
-
-    Args:
-        mean: difference of the means in standard deviations of the reference; None for categories or where unknown.
-        category: the category whose share moved most; None for numbers.
-        before, after: its shares.
-    """
-
-    mean: float | None = None
-    category: str | None = None
-    before: float = 0.0
-    after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,34 +79,6 @@ def find_replicas(role: str, name: str, replicas: Sequence[ReplicaEffect], toler
     worst = apart[0]
     said = f"{worst.replica} differs from the other replicas" + (f", {worst.text}" if worst.text else "")
     return [Finding(role, name, "replica", worst.lower, said)]
-
-
-def say_rate(measure: str, before: float, after: float) -> str:
-    """Missing 0.2 % -> 4.1 %, in words."""
-    return f"{_SAID[measure]} {say_share(before)} -> {say_share(after)}"
-
-
-def say_shift(shift: Shift) -> str:
-    """The direction of a change, in words."""
-    if shift.category is not None:
-        return f"'{shift.category}' {say_share(shift.before)} -> {say_share(shift.after)}"
-    if shift.mean is None:
-        return "distribution changed"
-    if abs(shift.mean) < 0.05:
-        return "shape changed, mean about the same"
-    return f"mean {'up' if shift.mean > 0 else 'down'} {abs(shift.mean):.2g} sd"
-
-
-def say_share(share: float) -> str:
-    """A share as a percentage of two significant digits or so."""
-    percent = 100 * share
-    return (
-        f"{percent:.0f} %"
-        if percent >= 10 or percent == 0
-        else f"{percent:.1f} %"
-        if percent >= 0.1
-        else f"{percent:.2g} %"
-    )
 
 
 def say_model(findings: Sequence[Finding], decided: bool) -> str:

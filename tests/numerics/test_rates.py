@@ -6,12 +6,12 @@ from functools import cache
 
 import numpy as np
 import pytest
-from otel_mlmon_processor.core.quality import Rate, count_hidden, count_quality, make_rate
 from otel_mlmon_processor.core.verdict import find_quality
 from scipy.stats import binomtest
 
 from otel_mlmon.numerics.binning import CategoryAxis, NumericAxis
 from otel_mlmon.numerics.effect import effect
+from otel_mlmon.numerics.rates import Rate, count_hidden, count_quality, make_rate
 from otel_mlmon.semconv import FeatureInvalidReason, QualityMeasure
 
 TOLERANCE = 0.005

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from otel_mlmon.numerics.binning import Axis, CategoryAxis, Counts, NumericAxis
 from otel_mlmon.semconv import FeatureInvalidReason, QualityMeasure
@@ -23,8 +23,8 @@ class Rate:
     Args:
         count, seen: the current one is count / seen.
         reference: the reference's rate; None where it is not known.
-        lower: exact 95 % lower bound of the current rate (Clopper-Pearson).
-        allowed: exact 95 % upper bound p0 of the reference's rate, as 1.1 p0 + 1e-4.
+        lower: exact lower bound of the current rate (Clopper-Pearson).
+        allowed: exact upper bound p0 of the reference's rate, as 1.1 p0 + 1e-4.
     """
 
     count: int
@@ -46,7 +46,9 @@ class Rate:
         return (self.lower - self.allowed) ** 2 / (self.allowed * (1 - self.allowed))
 
 
-def make_rate(count: int, seen: int, before: tuple[int, int] | None, hidden: int = 0) -> Rate:
+def make_rate(
+    count: int, seen: int, before: tuple[int, int] | None, hidden: int = 0, confidence: float = CONFIDENCE
+) -> Rate:
     """A rate with its exact bounds.
 
     Args:
@@ -54,13 +56,14 @@ def make_rate(count: int, seen: int, before: tuple[int, int] | None, hidden: int
         seen: current.
         before: both of the reference; None where it is not known.
         hidden: what the reference would have counted had it been compared with another sample, see `count_hidden`.
+        confidence: of each of the two bounds.
     """
-    lower = float(beta.ppf(1 - CONFIDENCE, count, seen - count + 1)) if 0 < count <= seen else 0.0
+    lower = float(betaincinv(count, seen - count + 1, 1 - confidence)) if 0 < count <= seen else 0.0
     if before is None:
         return Rate(count, seen, None, lower, 1.0)
     known, total = before
     most = known + hidden
-    upper = float(beta.ppf(CONFIDENCE, most + 1, total - most)) if most < total else 1.0
+    upper = float(betaincinv(most + 1, total - most, confidence)) if most < total else 1.0
     return Rate(count, seen, known / max(total, 1), lower, min(SLACK * upper + FLOOR, 1.0))
 
 
@@ -97,3 +100,33 @@ def count_quality(axis: Axis | None, cells: Counts | None, invalid: Mapping[str,
     elif isinstance(axis, CategoryAxis):
         counts[QualityMeasure.UNSEEN] = 0 if cells is None else int(cells[-1])
     return counts
+
+
+def rate_pairs(
+    axis: Axis,
+    current: tuple[Counts | None, Mapping[str, int], int],
+    reference: tuple[Counts, Mapping[str, int], int],
+    confidence: float = CONFIDENCE,
+) -> dict[str, Rate]:
+    """Quality rates of a variable against the reference's, by quality measure.
+
+    Args:
+        axis: of the reference.
+        current: counts over it (None where they are over others), values in no cell by reason, values seen.
+        reference: the same.
+        confidence: of the bounds.
+    """
+    now = count_quality(axis, current[0], current[1])
+    before = count_quality(axis, reference[0], reference[1])
+    singles = _singles(axis, reference[0])
+    return {
+        name: make_rate(count, current[2], (before[name], reference[2]), count_hidden(name, singles), confidence)
+        for name, count in now.items()
+    }
+
+
+def _singles(axis: Axis, counts: Counts) -> int:
+    """Categories that the reference holds once, at most: of those that are not listed it knows the number alone."""
+    if not isinstance(axis, CategoryAxis):
+        return 0
+    return int((counts[: len(axis.names)] == 1).sum()) + len(axis.others)
