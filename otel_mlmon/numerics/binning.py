@@ -74,9 +74,20 @@ class NumericAxis:
         return np.searchsorted(self.edges, np.asarray(values, dtype=np.float64), side="left")
 
     def count(self, values: ArrayLike) -> Counts:
-        """Values in each cell, shape (cells,). Infinite values and NaN must have been taken out."""
-        ordered = np.sort(np.asarray(values, dtype=np.float64), axis=None)
-        return self.count_sorted(ordered)
+        """Values in each cell, shape (cells,). Infinite values and NaN must have been taken out.
+
+        Values and edges are rounded to float32 first, which sorts twice as fast and keeps the order: v <= e where
+        float32(v) < float32(e), v > e where it is greater. Only where some value and some edge become equal are the
+        values sorted as they are; the edges of `fit_axis` lie where that is rare.
+        """
+        values = np.asarray(values, dtype=np.float64)
+        with np.errstate(over="ignore", under="ignore"):
+            ordered, edges = values.astype(np.float32).ravel(), self.edges.astype(np.float32)
+        ordered.sort()
+        reached = ordered.searchsorted(edges, "right")
+        if (reached == ordered.searchsorted(edges, "left")).all():
+            return differences(reached, ordered.size)
+        return self.count_sorted(np.sort(values, axis=None))
 
     def count_sorted(self, ordered: Floats) -> Counts:
         """The same for ascending values: edges are searched in the values, k log n instead of n log k."""

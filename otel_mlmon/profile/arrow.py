@@ -25,6 +25,8 @@ def encode_arrow(variable: Variable, column: Any, now: float) -> tuple[Floats, I
             return _encode_categories(variable, array, now)
         if variable.transform == "length" and is_text(kind):
             present = array.drop_null()
+            if pa.types.is_dictionary(kind):
+                present = present.dictionary_decode()
             lengths = pc.utf8_length(present).to_numpy(zero_copy_only=False).astype(np.float64)
             return lengths, Invalid(missing=len(array) - len(present))
     return encode(variable, array, now)
@@ -32,18 +34,18 @@ def encode_arrow(variable: Variable, column: Any, now: float) -> tuple[Floats, I
 
 def _encode_categories(variable: Variable, array: Any, now: float) -> tuple[Floats, Invalid]:
     """Codes of the distinct values, looked up for each."""
-    present = array.drop_null().dictionary_encode()
+    present = _encoded(array.drop_null())
     codes, _ = encode(variable, present.dictionary.to_pylist(), now)
     return codes[present.indices.to_numpy()], Invalid(missing=len(array) - len(present))
 
 
 def flatten(column: Any) -> Any:
-    """One array of an array or chunks of it; dictionaries decoded, views of strings made strings."""
+    """One array of an array or chunks of it; dictionaries of strings stay, others are decoded, views made strings."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
         if isinstance(column, pa.ChunkedArray):  # of no chunk, in some versions
             column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    if pa.types.is_dictionary(column.type):
+    if pa.types.is_dictionary(column.type) and not is_text(column.type):
         column = column.dictionary_decode()
     if pa.types.is_string_view(column.type):
         column = column.cast(pa.large_string())
@@ -51,8 +53,14 @@ def flatten(column: Any) -> Any:
 
 
 def is_text(kind: Any) -> bool:
-    """Whether it is a type of strings."""
+    """Whether it is a type of strings, or of a dictionary of them."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _encoded(array: Any) -> Any:
+    return array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
 
 
 def times_of(array: Any) -> Any:
@@ -64,6 +72,6 @@ def times_of(array: Any) -> Any:
 
 def objects_of(array: Any) -> Any:
     """Strings as Python objects, each distinct one made once; None for null."""
-    encoded = array.dictionary_encode()
+    encoded = _encoded(array)
     distinct = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)
     return distinct[encoded.indices.fill_null(len(distinct) - 1).to_numpy()]

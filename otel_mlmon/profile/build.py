@@ -11,6 +11,7 @@ import numpy as np
 from otel_mlmon.profile.counting import Tally
 from otel_mlmon.profile.document import Plan, Profile, Variable
 from otel_mlmon.profile.packages import list_packages
+from otel_mlmon.profile.parallel import side_by_side
 from otel_mlmon.profile.physical import Physical, absent, read_physical
 from otel_mlmon.profile.planning import KEPT, TYPES, Column, Output, Scan, Type, plan_column
 from otel_mlmon.profile.roles import Block, Selection, sort_predictions
@@ -22,6 +23,7 @@ MOST_CATEGORIES: Final = 1_000
 
 Importance = Mapping[str, float] | Sequence[float] | np.ndarray[Any, Any]
 Notify = Callable[[str, int, "int | None"], None]
+Run = Callable[[Callable[[Tally], None], Iterable[Tally]], None]
 
 
 def build_profile(
@@ -173,19 +175,26 @@ def _decide(
     scans: dict[tuple[Output | None, str], Scan] = {}
     sample = Sample(np.random.default_rng(seed))
     done = 0
-    for block in selection.read(source):
-        chosen = sample.choose(block.rows)
-        parts: dict[Any, Physical] = {}
-        for key, column in _columns_of(block):
-            physical = read_physical(column)
-            scan = scans.setdefault(key, Scan(categories + KEPT))
-            scan.update(physical, block.time, categories=types.get(key[1]) == "category" or key[0] is not None)
-            parts[key] = physical.select(chosen)
-        if block.time is not None:
-            parts["time"] = Physical("datetime", block.time[chosen], np.isfinite(block.time[chosen]))
-        sample.add(parts)
-        done += block.rows
-        notify("looking", done, source.rows)
+    with side_by_side() as run:
+        for block in selection.read(source):
+            chosen = sample.choose(block.rows)
+            columns = dict(_columns_of(block))
+            parts: dict[Any, Physical] = dict.fromkeys(columns, absent(0))
+            for key in columns:
+                scans.setdefault(key, Scan(categories + KEPT))
+
+            def look(key: tuple[Output | None, str], block: Block = block, columns: Any = columns) -> None:
+                physical = read_physical(columns[key])
+                listed = types.get(key[1]) == "category" or key[0] is not None
+                scans[key].update(physical, block.time, categories=listed)
+                parts[key] = physical.select(chosen)  # noqa: B023 -- done before the next block
+
+            run(look, columns)
+            if block.time is not None:
+                parts["time"] = Physical("datetime", block.time[chosen], np.isfinite(block.time[chosen]))
+            sample.add(parts)
+            done += block.rows
+            notify("looking", done, source.rows)
     samples: dict[Any, Physical] = sample.finish()
     unknown = types.keys() - {name for output, name in scans if output is None}
     if unknown:
@@ -193,11 +202,16 @@ def _decide(
     if not scans:
         raise SourceError("the data has no columns")
     times = samples.pop("time").values if "time" in samples else None
-    variables: list[Variable] = []
-    for key, scan in scans.items():
+    planned: dict[Any, list[Variable]] = {key: [] for key in scans}
+
+    def decide(key: tuple[Output | None, str]) -> None:
         output, name = key
-        column = Column(name, output, samples.get(key, absent(0)), times, scan, types.get(name))
-        variables += plan_column(column, categories)
+        column = Column(name, output, samples.get(key, absent(0)), times, scans[key], types.get(name))
+        planned[key] = plan_column(column, categories)
+
+    with side_by_side() as run:
+        run(decide, scans)
+    variables = [variable for part in planned.values() for variable in part]
     _check_distinct(variables)
     return Plan(tuple(variables))
 
@@ -227,12 +241,17 @@ def _check_distinct(variables: Iterable[Variable]) -> None:
 def _count(source: Source, selection: Selection, tallies: list[Tally], notify: Notify) -> int:
     """Count all blocks; the number of rows."""
     done = 0
-    for block in selection.read(source):
-        for tally in tallies:
-            tally.add(_column_for(tally.variable, block), block.rows, block.time)
-        done += block.rows
-        notify("counting", done, source.rows)
+    with side_by_side() as run:
+        for block in selection.read(source):
+            count_block(block, tallies, run)
+            done += block.rows
+            notify("counting", done, source.rows)
     return done
+
+
+def count_block(block: Block, tallies: Sequence[Tally], run: Run) -> None:
+    """Count a block, `run` from `side_by_side`."""
+    run(lambda tally: tally.add(_column_for(tally.variable, block), block.rows, block.time), tallies)
 
 
 def _check_outputs(plan: Plan, given: set[Output]) -> None:

@@ -47,23 +47,24 @@ class Tally:
             values, invalid = _ages(values, invalid, column, time)
         self._invalid += invalid
         if isinstance(self.variable.axis, NumericAxis):
-            self._add_numbers(self.variable.axis, np.sort(values))
+            self._add_numbers(self.variable.axis, values)
         else:
             self._counts += self.variable.axis.count(values)
 
-    def _add_numbers(self, axis: NumericAxis, ordered: Floats) -> None:
-        if not ordered.size:
+    def _add_numbers(self, axis: NumericAxis, values: Floats) -> None:
+        if not values.size:
             return
-        self._counts += axis.count_sorted(ordered)
-        self._min, self._max = min(self._min, float(ordered[0])), max(self._max, float(ordered[-1]))
+        values = np.ascontiguousarray(values)
+        self._counts += axis.count(values)
+        self._min, self._max = min(self._min, float(values.min())), max(self._max, float(values.max()))
         with np.errstate(over="ignore", invalid="ignore"):
-            total = float(ordered.sum())
-            mean = total / ordered.size
-            m2 = float(np.square(ordered - mean).sum())
+            total = float(values.sum())
+            mean = total / values.size
+            m2 = float(np.square(values - mean).sum())
             apart = np.float64(mean - self._mean)
-            n = self._n + ordered.size
-            self._m2 += float(m2 + apart * apart * (self._n * ordered.size / n))
-            self._mean += float(apart * (ordered.size / n))
+            n = self._n + values.size
+            self._m2 += float(m2 + apart * apart * (self._n * values.size / n))
+            self._mean += float(apart * (values.size / n))
             self._n = n
             self._sums.append(total)
 

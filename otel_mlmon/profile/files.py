@@ -15,6 +15,7 @@ import pyarrow.feather
 import pyarrow.ipc
 import pyarrow.parquet
 
+from otel_mlmon.profile.arrow import is_text
 from otel_mlmon.profile.sources import SourceError, chunk_rows
 
 PARQUET: Final = (".parquet", ".pq", ".parq")
@@ -104,7 +105,9 @@ def _expand(path: Path) -> Iterator[Path]:
 
 
 def _read_parquet(path: Path) -> Iterator[Any]:
-    with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as parquet:
+    schema = pyarrow.parquet.read_schema(path)
+    texts = [field.name for field in schema if is_text(field.type)]  # kept as Parquet has them: each distinct one once
+    with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20, read_dictionary=texts) as parquet:
         yield _empty_batch(parquet.schema_arrow)  # columns of a file without rows
         yield from parquet.iter_batches(batch_size=chunk_rows(len(parquet.schema_arrow)))
 
