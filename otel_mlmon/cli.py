@@ -14,10 +14,11 @@ GROUP: Final = "otel_mlmon.commands"
 # Help must not import the commands, so what they say of themselves in one line stands here.
 SUMMARIES: Final = {
     "profile": "build, show, merge and compare profiles of training data",
+    "compare": "tell what has changed from one file or profile to another",
     "processor": "receive OTLP, compare models with their profiles, expose the verdict to Prometheus",
     "status": "show models, what has changed, and by how much",
 }
-EXTRAS: Final = {"profile": "profile", "processor": "processor", "status": "processor"}
+EXTRAS: Final = {"compare": "compare", "profile": "profile", "processor": "processor", "status": "processor"}
 
 
 class CommandError(Exception):

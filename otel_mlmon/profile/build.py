@@ -94,7 +94,7 @@ def build_profile(
         )
     with _notified(progress) as notify:
         if plan is None:
-            plan = _decide(source, selection, types or {}, categories=categories, seed=seed, notify=notify)
+            plan = decide_plan(source, selection, types or {}, categories=categories, seed=seed, notify=notify)
         _check_outputs(plan, {*selection.named, *selection.given})
         tallies = [Tally(variable) for variable in plan.variables]
         rows = _count(source, selection, tallies, notify)
@@ -137,7 +137,7 @@ def make_plan(
         time_column=time_column,
         timezone=timezone,
     )
-    return _decide(source, selection, types or {}, categories=categories, seed=seed, notify=_ignore)
+    return decide_plan(source, selection, types or {}, categories=categories, seed=seed, notify=_ignore)
 
 
 def _select(
@@ -157,13 +157,13 @@ def _select(
 # ---------------------------------------------------------------- first pass
 
 
-def _decide(
+def decide_plan(
     source: Source,
     selection: Selection,
     types: Mapping[str, Type],
     *,
-    categories: int,
-    seed: int,
+    categories: int = CATEGORIES,
+    seed: int = SEED,
     notify: Notify,
 ) -> Plan:
     """Sample and scan the data, and plan every column."""

@@ -97,8 +97,8 @@ def _build(arguments: argparse.Namespace) -> None:
         profile = Profile.build(
             arguments.files,
             model=arguments.model,
-            types=dict(_read_pair(text, TYPES) for text in arguments.types),
-            predictions=_read_predictions(arguments.prediction),
+            types=read_types(arguments.types),
+            predictions=read_predictions(arguments.prediction),
             progress=not arguments.quiet,
             **options,
         )
@@ -107,14 +107,19 @@ def _build(arguments: argparse.Namespace) -> None:
     _save(profile, output)
 
 
-def _read_pair(text: str, allowed: tuple[str, ...]) -> tuple[str, str]:
-    column, equals, kind = text.rpartition("=")
-    if not equals or not column or kind not in allowed:
-        raise CommandError(f"--types must be COLUMN=TYPE with one of {', '.join(allowed)}, got {text!r}")
-    return column, kind
+def read_types(texts: list[str]) -> dict[str, str]:
+    """Types by column, of COLUMN=TYPE."""
+    pairs = {}
+    for text in texts:
+        column, equals, kind = text.rpartition("=")
+        if not equals or not column or kind not in TYPES:
+            raise CommandError(f"--types must be COLUMN=TYPE with one of {', '.join(TYPES)}, got {text!r}")
+        pairs[column] = kind
+    return pairs
 
 
-def _read_predictions(texts: list[str]) -> dict[str, str] | str | None:
+def read_predictions(texts: list[str]) -> dict[str, str] | str | None:
+    """Columns by role, of [ROLE=]COLUMN."""
     roles = get_args(Role)[1:]
     pairs = [text.split("=", 1) if text.split("=", 1)[0] in roles and "=" in text else ["", text] for text in texts]
     if len(pairs) == 1 and not pairs[0][0]:
@@ -151,9 +156,13 @@ def _merge(arguments: argparse.Namespace) -> None:
 
 
 def _diff(arguments: argparse.Namespace) -> None:
-    from otel_mlmon.profile.display import show_difference
+    from otel_mlmon.comparison.compare import compare
+    from otel_mlmon.profile.display import make_console, show_identity_changes
+    from otel_mlmon.report.terminal import show_comparison
 
-    show_difference(Profile.load(arguments.a), Profile.load(arguments.b))
+    a, b, console = Profile.load(arguments.a), Profile.load(arguments.b), make_console()
+    if show_identity_changes(a, b, console):
+        show_comparison(compare(a, b), console, every=True)
 
 
 def _save(profile: Profile, output: Path) -> None:

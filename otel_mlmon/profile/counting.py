@@ -61,12 +61,25 @@ class Tally:
             total = float(values.sum())
             mean = total / values.size
             m2 = float(np.square(values - mean).sum())
+        self._add_moments(values.size, mean, m2)
+        self._sums.append(total)
+
+    def _add_moments(self, size: int, mean: float, m2: float) -> None:
+        n = self._n + size
+        with np.errstate(over="ignore", invalid="ignore"):
             apart = np.float64(mean - self._mean)
-            n = self._n + values.size
-            self._m2 += float(m2 + apart * apart * (self._n * values.size / n))
-            self._mean += float(apart * (values.size / n))
-            self._n = n
-            self._sums.append(total)
+            self._m2 += float(m2 + apart * apart * (self._n * size / n))
+            self._mean += float(apart * (size / n))
+        self._n = n
+
+    def absorb(self, other: Tally) -> None:
+        """Add what another tally of the same variable has counted."""
+        self._counts += other._counts
+        self._invalid += other._invalid
+        self._sums += other._sums
+        self._min, self._max = min(self._min, other._min), max(self._max, other._max)
+        if other._n:
+            self._add_moments(other._n, other._mean, other._m2)
 
     def finish(self, importance: float | None) -> Reference:
         """What was counted."""

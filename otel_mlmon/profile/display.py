@@ -1,4 +1,4 @@
-"""Profiles in the terminal: tables, small histograms, one variable in detail, differences."""
+"""Profiles in the terminal: tables, small histograms, one variable in detail."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from otel_mlmon.numerics.binning import CategoryAxis, Floats, NumericAxis
-from otel_mlmon.profile.difference import Change, compare_profiles
+from otel_mlmon.numerics.binning import CategoryAxis, NumericAxis
 from otel_mlmon.profile.document import Profile, Reference
-from otel_mlmon.profile.rebinning import Piece
+from otel_mlmon.profile.shape import draw_blocks, format_number, format_share, quantiles, shares_below, shorten, spark
+from otel_mlmon.wording import printable
 
-BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
-SPARK: Final = 24  # columns of a small histogram
 BARS: Final = 20  # rows of a large one
 PIPED_WIDTH: Final = 150  # where the output is no terminal
 QUANTILES: Final = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
@@ -87,7 +85,7 @@ def _name_categories(reference: Reference, axis: CategoryAxis) -> str:
     total = max(1, int(counts.sum()))
     if reference.variable.transform == "hour":
         by_hour = dict(zip(axis.names, counts.tolist(), strict=False))
-        return _draw(np.array([by_hour.get(str(hour), 0) for hour in range(24)], dtype=np.float64))
+        return draw_blocks(np.array([by_hour.get(str(hour), 0) for hour in range(24)], dtype=np.float64))
     first = [
         f"{shorten(name)} {format_share(count / total)}"
         for name, count in zip(axis.names[:3], counts.tolist(), strict=False)
@@ -95,45 +93,6 @@ def _name_categories(reference: Reference, axis: CategoryAxis) -> str:
     distinct = len(axis.names) + len(axis.others)
     more = f" of {distinct:,}{'' if axis.closed else ' or more'}" if distinct > 3 else ""
     return ", ".join(first) + more
-
-
-def spark(reference: Reference) -> str:
-    """Small histogram between the 0.5 % and the 99.5 % quantile, in cells of equal width."""
-    low, high = quantiles(reference, np.array([0.005, 0.995])).tolist()
-    if low >= high:
-        low, high = reference.histogram.min, reference.histogram.max
-    if low >= high:
-        return BLOCKS[-1]
-    return _draw(np.diff(shares_below(reference, np.linspace(low, high, SPARK + 1))))
-
-
-def _draw(heights: Floats) -> str:
-    top = float(heights.max()) or 1.0
-    return "".join(BLOCKS[int(np.ceil(height / top * 8 - 1e-9))] for height in heights.tolist())
-
-
-# ---------------------------------------------------------------- shape of a distribution
-
-
-def shares_below(reference: Reference, points: Floats) -> Floats:
-    """Share of the values that are at most each point; values are spread evenly over their cells."""
-    piece = Piece.of(reference, 0.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        inside = np.clip((points[:, np.newaxis] - piece.lower) / (piece.upper - piece.lower), 0.0, 1.0)
-    inside = np.where(piece.upper > piece.lower, inside, points[:, np.newaxis] >= piece.lower)
-    shares: Floats = inside @ piece.counts / max(1, piece.count)
-    return shares
-
-
-def quantiles(reference: Reference, levels: Floats) -> Floats:
-    """Quantiles of a numeric reference with values, as exact as its cells."""
-    piece = Piece.of(reference, 0.0)
-    ends = np.cumsum(piece.counts) / piece.count
-    starts = ends - piece.counts / piece.count
-    at = np.minimum(np.searchsorted(ends, levels, side="left"), ends.size - 1)
-    within = np.clip((levels - starts[at]) / (ends[at] - starts[at]), 0.0, 1.0)
-    values: Floats = piece.lower[at] + (piece.upper[at] - piece.lower[at]) * within
-    return values
 
 
 # ---------------------------------------------------------------- one
@@ -224,80 +183,18 @@ def _list_cells(reference: Reference) -> Table:
 # ---------------------------------------------------------------- two
 
 
-def show_difference(a: Profile, b: Profile, console: Console | None = None) -> None:
-    """What differs between two profiles."""
-    out = console or make_console()
+def show_identity_changes(a: Profile, b: Profile, console: Console) -> bool:
+    """Print in which model, version, packages and the like two profiles differ; False where they are the same."""
     if a.to_bytes() == b.to_bytes():
-        out.print(f"the same profile, hash {a.hash}")
-        return
+        console.print(f"the same profile, hash {a.hash}")
+        return False
     for name in ("model", "version", "model_hash", "framework", "trained", "created", "rows", "hash"):
         left, right = getattr(a, name), getattr(b, name)
         if left != right:
-            out.print(f"{name.replace('_', ' ')}: {escape(str(left) or 'none')} -> {escape(str(right) or 'none')}")
+            said = f"{name.replace('_', ' ')}: {str(left) or 'none'} -> {str(right) or 'none'}"
+            console.print(escape(printable(said)))
     for name in sorted({*a.packages, *b.packages}):
         old, new = a.packages.get(name, "none"), b.packages.get(name, "none")
         if old != new:
-            out.print(f"package {escape(name)}: {escape(old)} -> {escape(new)}")
-    changes = compare_profiles(a, b)
-    for change in changes:
-        for text in _tell_schema(change):
-            out.print(f"{escape(change.name)}: {escape(text)}", style="yellow")
-    out.print(_table_of(changes))
-    moved = [change.name for change in changes if change.moved]
-    out.print(f"moved: {escape(', '.join(moved)) or 'nothing'} (effect surely above 0.005)")
-
-
-def _tell_schema(change: Change) -> Iterator[str]:
-    if change.a is None or change.b is None:
-        yield "only in the second" if change.a is None else "only in the first"
-        return
-    old, new = change.a.variable, change.b.variable
-    if old.dtype != new.dtype:
-        yield f"type {old.dtype} -> {new.dtype}"
-    if isinstance(old.axis, CategoryAxis) and isinstance(new.axis, CategoryAxis):
-        known, found = {*old.axis.names, *old.axis.others}, {*new.axis.names, *new.axis.others}
-        for text, names in (("new", found - known), ("gone", known - found)):
-            if names and old.axis.closed and new.axis.closed:
-                listed = ", ".join(sorted(names)[:10])
-                yield f"{text} categories: {listed}{f' and {len(names) - 10} more' if len(names) > 10 else ''}"
-
-
-def _table_of(changes: list[Change]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("feature", overflow="fold")
-    for name in ("mean", "missing", "psi", "js", "ks", "wasserstein", "effect", "at least", ""):
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    for change in changes:
-        if change.a is None or change.b is None:
-            continue
-        a, b = change.a, change.b
-        numeric = isinstance(a.variable.axis, NumericAxis) and isinstance(b.variable.axis, NumericAxis)
-        means = f"{format_number(a.mean)} -> {format_number(b.mean)}" if numeric else ""
-        rates = [r.histogram.invalid.total / max(1, r.histogram.seen) for r in (a, b)]
-        missing = " -> ".join(format_share(rate) for rate in rates) if any(rates) else ""
-        measures = (change.psi, change.js, change.ks, change.wasserstein, change.effect, change.lower)
-        cells = ["" if np.isnan(number) else f"{number:.4f}" for number in measures]
-        verdict = "moved" if change.moved else "" if change.enough else "too few values"
-        table.add_row(Text(change.name), means, missing, *cells, verdict, style="red" if change.moved else "")
-    return table
-
-
-# ---------------------------------------------------------------- figures
-
-
-def shorten(name: str) -> str:
-    """A name that fits into a line of a table, without what would break the line."""
-    plain = name if name.isprintable() else repr(name)[1:-1]
-    return plain if len(plain) <= 16 else plain[:15] + "…"
-
-
-def format_number(number: float) -> str:
-    """Five significant digits."""
-    return f"{number:,.0f}" if 1e4 <= abs(number) < 1e15 else f"{number:.5g}"
-
-
-def format_share(share: float) -> str:
-    """Percent; 0 only where there is nothing."""
-    if 0 < share < 0.0005:
-        return "<0.1%"
-    return "0" if share == 0 else f"{share:.1%}"
+            console.print(escape(printable(f"package {name}: {old} -> {new}")))
+    return True

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from otel_mlmon.numerics.binning import CategoryAxis, Counts, Floats, NumericAxis, fit_axis
+from otel_mlmon.numerics.binning import Axis, CategoryAxis, Counts, Floats, NumericAxis, fit_axis
 from otel_mlmon.numerics.histogram import Histogram
 from otel_mlmon.profile.document import ProfileError, Reference
 
@@ -152,3 +152,30 @@ def join_categories(histograms: Sequence[Histogram]) -> tuple[CategoryAxis, Coun
     closed = all(axis.closed for axis in axes) and not unseen and len(known) <= KEPT
     counts = [*(sizes[name] for name in names), rest + unseen + sum(sizes[name] for name in dropped), 0]
     return CategoryAxis(tuple(names), tuple(known[:KEPT]), closed), np.array(counts, dtype=np.int64)
+
+
+def counts_over(axis: Axis, reference: Reference) -> Counts:
+    """Counts of a reference over the cells of another: exact where the cells are the same, else pro rata.
+
+    Raises:
+        ProfileError: numbers against categories.
+    """
+    histogram = reference.histogram
+    if histogram.axis == axis:
+        return histogram.counts
+    if isinstance(axis, NumericAxis):
+        return count_into(axis, [Piece.of(reference, 0.0)])
+    if not isinstance(histogram.axis, CategoryAxis):
+        raise ProfileError(f"column {reference.variable.column!r}: numbers against categories")
+    return _counts_of_categories(axis, histogram, histogram.axis)
+
+
+def _counts_of_categories(axis: CategoryAxis, histogram: Histogram, own: CategoryAxis) -> Counts:
+    counts = np.zeros(axis.cells, dtype=np.int64)
+    codes = axis.codes
+    *listed, other, unseen = histogram.counts.tolist()
+    for name, count in zip(own.names, listed, strict=True):
+        counts[codes.get(name, axis.default)] += count
+    counts[-2] += other  # which of them is not known
+    counts[axis.default] += unseen
+    return counts

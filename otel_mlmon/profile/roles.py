@@ -161,16 +161,19 @@ def _flatten(values: Any) -> Any:
 
 
 def read_time(column: Any, timezone: str) -> NDArray[np.float64]:
-    """Seconds since 1970 of a column of times; numbers are taken for just that; NaN where there is none.
+    """Seconds since 1970 of a column of times; numbers are taken for just that, strings for ISO 8601; NaN
+    where there is none.
 
     Args:
-        column: of datetimes, or of seconds.
+        column: of datetimes, of seconds, or of strings.
         timezone: of naive datetimes.
 
     Raises:
         SourceError: it holds something else.
     """
     physical = read_physical(column)
+    if physical.kind == "string":
+        return _read_iso(physical.values.tolist(), timezone)
     if physical.kind not in ("datetime", "float", "integer", "empty"):
         raise SourceError(
             f"the time column must hold times or seconds since 1970, it holds values of kind {physical.kind}"
@@ -179,6 +182,20 @@ def read_time(column: Any, timezone: str) -> NDArray[np.float64]:
     if physical.kind == "datetime" and timezone and not _is_aware(column):
         return _from_local(seconds, ZoneInfo(timezone))
     return seconds
+
+
+def _read_iso(texts: list[str | None], timezone: str) -> NDArray[np.float64]:
+    """Seconds of times in ISO 8601, each distinct one read once."""
+    zone = ZoneInfo(timezone or "UTC")
+    known: dict[str | None, float] = {None: np.nan}
+    for text in set(texts) - {None}:
+        assert text is not None  # noqa: S101 -- for the type checker
+        try:
+            time = dt.datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+        except ValueError:
+            raise SourceError(f"the time column must hold times in ISO 8601, it holds {text[:40]!r}") from None
+        known[text] = (time if time.tzinfo else time.replace(tzinfo=zone)).timestamp()
+    return np.array([known[text] for text in texts], dtype=np.float64)
 
 
 def _is_aware(column: Any) -> bool:

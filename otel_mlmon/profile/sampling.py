@@ -16,20 +16,26 @@ CELLS: Final = 20_000_000  # rows times columns; wide data gets fewer rows
 LEAST: Final = 5_000
 
 
+def expected_share(most: int, expected: int | None) -> float:
+    """Share of the rows to choose, so that at least `most` of those that are expected are, as a rule; at most 1."""
+    return 1.0 if not expected else min(1.0, (most + 4 * most**0.5) / expected)
+
+
 class Sample:
     """Rows with the smallest of one random number each (bottom-k), in their order.
 
     Args:
         rng: numbers of the rows.
         most: rows that are kept; None: ROWS, fewer where there are many columns.
+        expected: rows to come, where that is known: then about `most` rows are chosen, and fewer are looked at.
     """
 
-    def __init__(self, rng: np.random.Generator, most: int | None = None) -> None:
+    def __init__(self, rng: np.random.Generator, most: int | None = None, expected: int | None = None) -> None:
         self._rng = rng
         self.most = most
         self._parts: list[tuple[NDArray[np.float64], dict[str, Physical]]] = []
         self._held = 0
-        self._limit = 1.0
+        self._limit = expected_share(most or ROWS, expected)
         self._chosen = np.zeros(0)
 
     def choose(self, rows: int) -> NDArray[np.intp]:

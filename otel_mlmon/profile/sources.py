@@ -96,7 +96,9 @@ def read_table(data: Any) -> dict[str, Any] | None:
 
 
 def _unwrap(series: Any) -> Any:
-    """The Arrow array inside a pandas Series of strings, which is read several times faster; else the Series."""
+    """The numpy or Arrow array inside a pandas Series, which is sliced and read several times faster."""
+    if isinstance(series.dtype, np.dtype):
+        return series.to_numpy()
     if getattr(series.dtype, "storage", None) != "pyarrow":
         return series
     import pyarrow as pa

@@ -242,7 +242,8 @@ def test_diff_tells_what_moved(folder, capsys):
     capsys.readouterr()
     assert run("profile", "diff", "a.json", "b.json") == 0
     shown = capsys.readouterr().out
-    assert "stops: only in the first" in shown
-    assert "moved: distance (effect surely above 0.005)" in shown
+    assert "stops: the column is gone" in shown
+    assert "distance: " in shown
+    assert "changed  2 of 6 variables have changed: stops" in shown
     assert run("profile", "diff", "a.json", "a.json") == 0
     assert capsys.readouterr().out == f"the same profile, hash {Profile.load('a.json').hash}\n"

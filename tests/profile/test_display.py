@@ -1,27 +1,15 @@
-"""What is drawn says what was counted; what differs is measured as the formulas say."""
+"""What is drawn says what was counted."""
 
 import io
 
 import numpy as np
 import pytest
 from rich.console import Console
-from scipy.stats import ks_2samp, norm, wasserstein_distance
+from scipy.stats import norm
 
 from otel_mlmon.profile import Profile
-from otel_mlmon.profile.difference import compare_profiles
-from otel_mlmon.profile.display import (
-    BLOCKS,
-    SPARK,
-    format_number,
-    format_share,
-    quantiles,
-    shares_below,
-    shorten,
-    show_difference,
-    show_feature,
-    show_profile,
-    spark,
-)
+from otel_mlmon.profile.display import show_feature, show_profile
+from otel_mlmon.profile.shape import BLOCKS, SPARK, format_number, format_share, quantiles, shares_below, shorten, spark
 
 rng = np.random.default_rng(5)
 NORMAL = rng.normal(10, 2, 20_000)
@@ -84,39 +72,3 @@ def test_figures():
     assert [format_number(x) for x in (0.0, 1.5, 123456.7, 1e-9, -1e20)] == ["0", "1.5", "123,457", "1e-09", "-1e+20"]
     assert [format_share(x) for x in (0.0, 0.0001, 0.0312, 1.0)] == ["0", "<0.1%", "3.1%", "100.0%"]
     assert [shorten(x) for x in ("short", "x" * 20, "a\nb")] == ["short", "x" * 15 + "…", "a\\nb"]
-
-
-# ---------------------------------------------------------------- differences
-
-
-def test_measures_between_profiles_are_those_between_the_data():
-    a, b = rng.normal(0, 1, 40_000), rng.normal(0.5, 1.2, 30_000)
-    (change,) = compare_profiles(build({"x": a}), build({"x": b}))
-    assert change.ks == pytest.approx(ks_2samp(a, b).statistic, abs=0.01)
-    assert change.wasserstein == pytest.approx(wasserstein_distance(a, b) / a.std(), rel=0.02)
-    assert change.moved
-    (same,) = compare_profiles(build({"x": a[:20_000]}), build({"x": a[20_000:]}))
-    assert not same.moved
-    assert same.ks < 0.02
-
-
-def test_categories_are_compared_by_name():
-    a, b = build({"c": ["x"] * 60 + ["y"] * 40}), build({"c": ["y"] * 60 + ["x"] * 30 + ["new"] * 10})
-    (change,) = compare_profiles(a, b)
-    p, q = np.array([0.3, 0.6]), np.array([0.6, 0.4])
-    half = 0.5 / 100
-    expected = ((p - q) * np.log(p / q)).sum() + (0.1 - half) * np.log(0.1 / half)
-    assert change.psi == pytest.approx(expected, abs=0.02)
-    assert np.isnan(change.ks)
-    assert change.moved
-
-
-def test_what_cannot_be_compared_is_told():
-    a = build({"x": NORMAL[:100], "gone": NORMAL[:100], "kind": np.arange(100.0), "empty": [None] * 100})
-    b = build({"x": NORMAL[:100], "kind": ["a", "b"] * 50, "empty": [None] * 100, "few": [1.5] * 100}, version="2")
-    text = shown(show_difference, a, b)
-    assert "version: none -> 2" in text
-    assert "gone: only in the first" in text
-    assert "few: only in the second" in text
-    assert "kind: type float -> string" in text
-    assert "moved: nothing" in text

@@ -1,0 +1,1 @@
+"""Two data sets or profiles in, what has changed out: the numerics of the processor, offline."""

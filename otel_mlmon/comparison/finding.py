@@ -1,0 +1,50 @@
+"""One thing that differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+LEVELS: Final = ("fault", "drift", "note")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that differs.
+
+    Args:
+        level: "fault": can only be a mistake; "drift": may be the world; "note": does not count.
+        kind: what about it, see the schema of the JSON document.
+        role: of the variable, or "target"; "data" where it is about all rows.
+        name: of the variable or column; "" where it is about all rows.
+        text: in words, without the name.
+        size: lower bound of an effect D or a number beyond, for ranking.
+    """
+
+    level: str
+    kind: str
+    role: str
+    name: str
+    text: str
+    size: float
+
+    @property
+    def label(self) -> str:
+        """How the variable is called."""
+        if self.role in ("value", "class", "score"):
+            return f"prediction {self.role}"
+        return self.name if self.role != "data" else "rows"
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.text}"
+
+
+def rank(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Faults, then drift, then notes; the largest first, and what is about a segment alone last."""
+
+    def place(finding: Finding) -> tuple[int, bool, float, str, str, str]:
+        level = LEVELS.index(finding.level)
+        return level, finding.kind == "segment", -finding.size, finding.role, finding.name, finding.kind
+
+    return tuple(sorted(findings, key=place))

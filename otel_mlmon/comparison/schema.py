@@ -1,0 +1,214 @@
+"""Differences that are none of distribution: columns, types, units, codes for missing values, names of categories."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from otel_mlmon.comparison.finding import Finding
+from otel_mlmon.comparison.units import LEVELS, recognise_conversion
+from otel_mlmon.encoding import category_name
+from otel_mlmon.numerics.binning import CategoryAxis, Floats, NumericAxis
+from otel_mlmon.profile.document import Reference
+from otel_mlmon.profile.physical import Physical
+from otel_mlmon.profile.shape import format_number, quantiles
+from otel_mlmon.wording import printable, say_share
+
+GONE: Final = "the column is gone"
+NAMED: Final = 3  # names in a sentence
+LEAST_CODE: Final = 0.002  # share of the values from which a code is one
+LEAST_VALUES: Final = 30  # of a column that is called constant
+_NINES: Final = [float("9" * digits) for digits in range(1, 10)]
+CODES: Final = frozenset({*_NINES, *(-number for number in _NINES), -1.0, -2.0, -32768.0, 2147483647.0, -2147483648.0})
+TEXT_CODES: Final = frozenset({"", "-", "?", "na", "n/a", "#n/a", "nan", "nil", "none", "null", "missing", "unknown"})
+_NUMBERS: Final = ("boolean", "integer", "float")
+
+
+def compare_columns(reference: Sequence[str], current: Sequence[str], *, known: bool) -> list[Finding]:
+    """Columns that are gone or new; `known` says whether the reference's columns are all that it had."""
+    gone = [
+        Finding("fault", "gone", "feature", name, "the column is gone", 1e6)
+        for name in reference
+        if name not in current
+    ]
+    level = "fault" if known else "note"
+    new = [Finding(level, "new", "feature", name, "a new column", 0.0) for name in current if name not in reference]
+    return gone + new
+
+
+def compare_types(reference: Reference, current: str, sample: Physical | None) -> Iterator[Finding]:
+    """The type of the values.
+
+    Args:
+        reference: of the column.
+        current: kind of the values, as the profile names types.
+        sample: of the current values.
+    """
+    before = reference.variable.dtype
+    before = "string" if before == "text" else before
+    if current in (before, "empty") or before == "empty":
+        return
+    said = f"type {before} -> {current}"
+    if before in _NUMBERS and current in _NUMBERS:
+        yield _finding(reference, "note", "type", said, 0.0)
+        return
+    example = (
+        f", such as {printable(repr(sample.present[0]))[:40]}" if sample is not None and sample.present.size else ""
+    )
+    yield _finding(reference, "fault", "type", said + (example if current == "string" else ""), 1e5)
+
+
+def compare_units(reference: Reference, current: Reference, sample: Physical | None) -> Iterator[Finding]:
+    """A constant factor or offset between the two."""
+    if not isinstance(reference.variable.axis, NumericAxis) or not reference.std:
+        return
+    values = _numbers(sample)
+    if values.size:
+        now: Floats = np.quantile(values, LEVELS, method="median_unbiased")
+    elif isinstance(current.variable.axis, NumericAxis) and current.histogram.valid:
+        now = quantiles(current, LEVELS)
+    else:
+        return
+    found = recognise_conversion(quantiles(reference, LEVELS), now, reference.std)
+    if found is not None:
+        yield _finding(reference, "fault" if found.name else "drift", "unit", str(found), 1e3)
+
+
+def find_codes(reference: Reference, current: Reference, sample: Physical | None) -> Iterator[Finding]:
+    """Values that stand for missing ones and did not before."""
+    before, after = _missing(reference), _missing(current)
+    fallen = before - after if before > LEAST_CODE and after < before / 2 else 0.0
+    if isinstance(reference.variable.axis, CategoryAxis):
+        known = reference.variable.axis.codes
+        new = {
+            repr(name): share
+            for name, share in _category_shares(sample).items()
+            if name not in known and _normal(name) in TEXT_CODES
+        }
+    else:
+        new = {
+            format_number(value): share
+            for value, share in _heavy_values(sample).items()
+            if _is_code(reference, current, value, share, fallen)
+        }
+    was = f" where {say_share(before)} were missing" if fallen else ""
+    for name, share in sorted(new.items(), key=lambda item: -item[1])[:NAMED]:
+        said = f"{printable(name)} in {say_share(share)} of the values{was}, as a code for missing ones"
+        yield _finding(reference, "fault", "missing_code", said, 10.0 + share)
+
+
+def _heavy_values(sample: Physical | None) -> dict[float, float]:
+    """Numbers that many rows have, with their shares."""
+    values = _numbers(sample)
+    distinct, counts = np.unique(values, return_counts=True)
+    keep = counts >= max(5.0, LEAST_CODE * values.size)
+    return dict(zip(distinct[keep].tolist(), (counts[keep] / max(values.size, 1)).tolist(), strict=True))
+
+
+def _is_code(reference: Reference, current: Reference, value: float, share: float, fallen: float) -> bool:
+    """Whether a value that many rows have is new, and either looks like a code or takes the place of missing ones."""
+    was, now = reference.histogram, current.histogram
+    if not was.min <= value <= was.max:
+        return value in CODES or 0.5 * fallen <= share <= 2 * fallen
+    axis = reference.variable.axis
+    assert isinstance(axis, NumericAxis)  # noqa: S101 -- asked of numbers only
+    cell = axis.locate(value)
+    grown = float(now.counts[cell]) / max(now.valid, 1) - float(was.counts[cell]) / max(was.valid, 1)
+    return fallen > 0 and 0.5 * fallen <= grown and share <= 2 * fallen
+
+
+def find_constant(reference: Reference, current: Reference) -> Iterator[Finding]:
+    """One value in all rows, where there were several."""
+    was, now = reference.histogram, current.histogram
+    if now.valid < LEAST_VALUES:
+        return
+    if isinstance(reference.variable.axis, NumericAxis):
+        if now.min == now.max and was.min < was.max:
+            yield _finding(reference, "fault", "constant", f"the same in all rows, {format_number(now.min)}", 1e4)
+    elif np.count_nonzero(was.counts) > 1 and now.counts.max() == now.valid:
+        label = reference.variable.axis.labels[int(now.counts.argmax())]
+        if label not in reference.variable.axis.labels[-2:]:
+            yield _finding(reference, "fault", "constant", f"the same in all rows, '{printable(label)}'", 1e4)
+
+
+def compare_categories(
+    reference: Reference, current: Reference, sample: Physical | None, *, confidence: float
+) -> Iterator[Finding]:
+    """Names that are new, gone, or written another way.
+
+    Args:
+        reference: counts.
+        current: over the same cells.
+        sample: of the current values, from which new names come.
+        confidence: that a name which has not been seen is really gone.
+    """
+    axis = reference.variable.axis
+    if not isinstance(axis, CategoryAxis) or reference.variable.transform != "identity" or not current.histogram.valid:
+        return
+    shares = _category_shares(sample)
+    known = axis.codes
+    new = {name: share for name, share in shares.items() if name not in known and _normal(name) not in TEXT_CODES}
+    if not axis.closed:
+        new = {}
+    was, now = reference.histogram.counts / max(reference.histogram.valid, 1), current.histogram.counts
+    gone = [
+        name
+        for i, name in enumerate(axis.names)
+        if not now[i] and (1 - float(was[i])) ** current.histogram.valid < 1 - confidence
+    ]
+    spelt = {_normal(name): name for name in (*axis.names, *axis.others)}
+    renamed = {spelt[_normal(name)]: name for name in new if _normal(name) in spelt}
+    if renamed:
+        said = _list([f"'{printable(a)}' is now '{printable(b)}'" for a, b in renamed.items()])
+        yield _finding(reference, "fault", "renamed", said, 100.0)
+    fresh = {name: share for name, share in new.items() if name not in renamed.values()}
+    if fresh:
+        ranked = sorted(fresh, key=lambda name: (-fresh[name], name))
+        said = _list([f"'{printable(name)}' {say_share(fresh[name])}" for name in ranked])
+        yield _finding(reference, "note", "unseen", f"new: {said}", 0.0)
+    lost = {name: float(was[axis.names.index(name)]) for name in gone if name not in renamed}
+    if lost:
+        said = _list([f"'{printable(name)}' {say_share(share)}" for name, share in lost.items()])
+        yield _finding(reference, "note", "category_gone", f"gone: {said}", sum(lost.values()))
+
+
+def _category_shares(sample: Physical | None) -> Mapping[str, float]:
+    if sample is None or sample.kind in ("datetime", "other", "empty"):
+        return {}
+    sizes: Counter[str] = Counter()
+    for value, size in Counter(sample.present.tolist()).items():
+        name = category_name(bool(value) if sample.kind == "boolean" else value)
+        if name is not None:
+            sizes[name] += size
+    return {name: size / sample.present.size for name, size in sizes.items()}
+
+
+def _numbers(sample: Physical | None) -> Floats:
+    if sample is None or sample.kind not in _NUMBERS:
+        return np.zeros(0)
+    finite: Floats = sample.present[np.isfinite(sample.present)]
+    return finite
+
+
+def _missing(reference: Reference) -> float:
+    invalid = reference.histogram.invalid
+    return (invalid.missing + invalid.nan) / max(reference.histogram.seen, 1)
+
+
+def _normal(name: str) -> str:
+    """A name without what people write differently: case, spaces, hyphens and underscores."""
+    return re.sub(r"[\s_\-]+", " ", name).strip().casefold()
+
+
+def _list(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
+    return ", ".join(texts[:NAMED]) + more
+
+
+def _finding(reference: Reference, level: str, kind: str, text: str, size: float) -> Finding:
+    variable = reference.variable
+    return Finding(level, kind, variable.role, variable.name, text, size)
