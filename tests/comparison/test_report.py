@@ -101,7 +101,7 @@ def test_rows_are_chosen_by_conditions(folder, capsys):
         "a.parquet", "a.parquet", "--exclude", "when", "--reference-where", "stops < 2", "--current-where", "stops == 2"
     )
     assert status == 1
-    assert "stops: the same in all rows, '2'" in capsys.readouterr().out
+    assert "stops: new: '2' 100 %" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("width", [80, 160])
