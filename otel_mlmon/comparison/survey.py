@@ -14,7 +14,7 @@ from otel_mlmon.profile.physical import Physical, read_physical
 from otel_mlmon.profile.roles import Block
 from otel_mlmon.profile.sampling import SEED, Sample
 
-SAMPLED: Final = 20_000  # rows, for names and codes that the cells do not show
+SAMPLED: Final = 10_000  # rows, for names and codes that the cells do not show
 DAY: Final = 86_400
 
 

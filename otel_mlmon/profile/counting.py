@@ -60,7 +60,8 @@ class Tally:
         with np.errstate(over="ignore", invalid="ignore"):
             total = float(values.sum())
             mean = total / values.size
-            m2 = float(np.square(values - mean).sum())
+            apart = values - mean
+            m2 = float(np.square(apart, out=apart).sum())
         self._add_moments(values.size, mean, m2)
         self._sums.append(total)
 
