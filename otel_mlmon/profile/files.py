@@ -22,6 +22,7 @@ PARQUET: Final = (".parquet", ".pq", ".parq")
 CSV: Final = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".csv.bz2", ".tsv.bz2")
 FEATHER: Final = (".feather", ".arrow", ".ipc")
 KNOWN: Final = (*PARQUET, *CSV, *FEATHER)
+INDEX: Final = "__index_level_"  # how pandas names a column that holds the rows' labels
 CSV_BLOCK: Final = 4 << 20  # bytes; types are guessed from the first block
 
 
@@ -108,12 +109,13 @@ def _read_parquet(path: Path) -> Iterator[Any]:
     schema = pyarrow.parquet.read_schema(path)
     texts = [field.name for field in schema if is_text(field.type)]  # kept as Parquet has them: each distinct one once
     with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20, read_dictionary=texts) as parquet:
-        yield _empty_batch(parquet.schema_arrow)  # columns of a file without rows
-        yield from parquet.iter_batches(batch_size=chunk_rows(len(parquet.schema_arrow)))
+        names = [name for name in schema.names if not name.startswith(INDEX)]
+        yield _empty_batch(parquet.schema_arrow, names)  # columns of a file without rows
+        yield from parquet.iter_batches(batch_size=chunk_rows(len(names)), columns=names)
 
 
-def _empty_batch(schema: Any) -> Any:
-    return pa.RecordBatch.from_arrays([pa.nulls(0, kind) for kind in schema.types], names=schema.names)
+def _empty_batch(schema: Any, names: Sequence[str]) -> Any:
+    return pa.RecordBatch.from_arrays([pa.nulls(0, schema.field(name).type) for name in names], names=list(names))
 
 
 def _read_feather(path: Path) -> Iterator[Any]:

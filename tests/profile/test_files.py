@@ -3,6 +3,7 @@
 import gzip
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -110,3 +111,10 @@ def test_a_broken_file_is_named(name, tmp_path):
     path.write_bytes(gzip.compress(broken)[:-12] if name.endswith("gz") else broken)
     with pytest.raises((SourceError, OSError), match=name.replace(".", r"\.")):
         build(path)
+
+
+def test_the_labels_of_pandas_rows_are_no_column(tmp_path):
+    pd.DataFrame({"x": [1.5, 2.5, 3.5]}, index=[7, 3, 5]).to_parquet(tmp_path / "a.parquet")
+    assert "__index_level_0__" in pyarrow.parquet.read_schema(tmp_path / "a.parquet").names
+    profile = Profile.build(tmp_path / "a.parquet", model="m")
+    assert [reference.variable.name for reference in profile.references] == ["x"]
