@@ -274,7 +274,7 @@ def find_segments(
     worst = max(hit, key=lambda i: measures[i][DriftMeasure.EFFECT_LOWER])
     pair, size = pairs[worst], measures[worst][DriftMeasure.EFFECT_LOWER]
     assert pair is not None  # noqa: S101 -- it has been decided
-    more = f", and {len(hit) - 1} more segments" if len(hit) > 1 else ""
+    more = f", and {len(hit) - 1} more" if len(hit) > 1 else ""
     shift = find_shift(pair, distance=measures[worst].get(DriftMeasure.WASSERSTEIN, np.nan))
     said = f"in '{printable(names[worst])}': {say_shift(shift)}{more}"
     return [Finding("drift", "segment", reference.variable.role, reference.variable.name, said, size)]
