@@ -101,7 +101,7 @@ def test_public_names_are_there():
 
     assert (otel_mlmon.Monitor, otel_mlmon.Profile) == (Monitor, Profile)
     assert {name: getattr(otel_mlmon, name).__name__ for name in otel_mlmon.__all__} == {
-        name: name for name in ("Monitor", "Profile")
+        name: name for name in ("Monitor", "Profile", "compare")
     }
     assert otel_mlmon.__version__ == version("otel-mlmon")
     with pytest.raises(AttributeError, match="nothing"):
