@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format generate bench bench-recorder bench-footprint clean
+.PHONY: help demo test check format generate pages bench bench-recorder bench-footprint clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ format: .venv/.dev ## Format the code and mend what ruff can
 
 generate: .venv/.dev ## Constants and reference page from semconv/registry.yaml
 	@$(BIN)/python semconv/generate.py
+
+pages: .venv/.dev ## Pages of three sets of real data, and their pictures
+	@$(BIN)/python examples/compare/pages.py
 
 bench: bench-recorder bench-footprint ## All benchmarks, one after the other
 

@@ -175,16 +175,16 @@ def summarise_missing(reference: Reference) -> float | None:
 
 
 def _find_since(periods: Series | None, starts: Sequence[str]) -> str | None:
-    """The first period from which on every one that can be judged has changed."""
+    """The first period from which on every one that can be judged has changed.
+
+    None where that is the first of all, where there are too few, or where most that have changed lie before it.
+    """
     if periods is None:
         return None
-    since, periods_since = None, 0
-    for start, changed in zip(reversed(starts), reversed(periods.changed), strict=True):
-        if changed is False:
-            break
-        if changed:
-            since, periods_since = start, periods_since + 1
-    return since if periods_since >= LEAST_PERIODS else None
+    decided = [(start, bool(on)) for start, on in zip(starts, periods.changed, strict=True) if on is not None]
+    last = next((i for i in range(len(decided) - 1, -1, -1) if not decided[i][1]), -1)
+    after, before = len(decided) - last - 1, sum(on for _, on in decided[: last + 1])
+    return decided[last + 1][0] if last >= 0 and after >= max(LEAST_PERIODS, before) else None
 
 
 def describe_periods(unit: str, periods: Mapping[int, Group]) -> dict[str, Any] | None:

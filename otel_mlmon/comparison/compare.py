@@ -136,7 +136,7 @@ def compare_sides(
             work.aligned[i],
             work.pairs[i],
             work.measures[i],
-            current,
+            (reference, current),
             budget=work.budget,
             tolerance=tolerance,
             kind=kind,

@@ -85,13 +85,18 @@ class Periods:
         if block.time is None:
             return
         for day, rows in _split(np.where(np.isfinite(block.time), np.floor(block.time / DAY), np.nan)):
-            self._groups.add(start_of(int(day), self.unit), take_block(block, rows), run)
+            self._groups.add(self._key(int(day)), take_block(block, rows), run)
         while len(self._groups) > MOST_PERIODS and self.unit != "month" and not self._fixed:
             self.unit = UNITS[UNITS.index(self.unit) + 1]
-            self._groups.rename(lambda day: start_of(day, self.unit))
+            self._groups.rename(self._key)
+
+    def _key(self, day: int) -> int:
+        """Weeks are cut where a month begins, as they may have to become months."""
+        return max(start_of(day, self.unit), start_of(day, "month"))
 
     def finish(self) -> dict[int, Group]:
         """Groups by the day since 1970 that they start with."""
+        self._groups.rename(lambda day: start_of(day, self.unit))
         return self._groups.finish()
 
 

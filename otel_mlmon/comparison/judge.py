@@ -159,7 +159,7 @@ def judge_variable(
     current: Reference | None,
     pair: Pair | None,
     measures: Mapping[str, float],
-    side: Side,
+    sides: tuple[Side, Side],
     *,
     budget: Budget,
     tolerance: float,
@@ -172,14 +172,16 @@ def judge_variable(
         current: of the same.
         pair: of both.
         measures: of the pair.
-        side: the current one, for its sample.
+        sides: the reference and the current one, for their samples.
         budget: of false alarms.
         tolerance: smallest effect worth hearing of.
         kind: type of the current values.
     """
     variable = reference.variable
-    sample = side.facts.sample.get(variable.column) if side.facts is not None else None
-    sample = sample if variable.transform == "identity" else None
+    old, sample = (
+        side.facts.sample.get(variable.column) if side.facts is not None and variable.transform == "identity" else None
+        for side in sides
+    )
     if current is None:
         types = list(schema.compare_types(reference, kind, sample))
         return Verdict(reference, None, None, {}, np.nan, {}, None, tuple(types))
@@ -187,10 +189,10 @@ def judge_variable(
     drifted = budget.drifted(pair, measures, tolerance)
     found = list(schema.compare_types(reference, kind, sample)) if variable.transform != "age" else []
     found += schema.find_constant(reference, current)
-    found += schema.find_codes(reference, current, sample)
+    found += schema.find_codes(reference, current, sample, old)
     names = list(schema.compare_categories(reference, current, sample, confidence=budget.confidence))
     if drifted:
-        found += schema.compare_units(reference, current, sample)
+        found += schema.compare_units(reference, current, sample, old)
     found += _find_rates(reference, rates, tolerance, names)
     if drifted and pair is not None:
         spread = current.std / reference.std if reference.std else np.nan

@@ -21,6 +21,7 @@ from otel_mlmon.wording import printable, say_share
 GONE: Final = "the column is gone"
 NAMED: Final = 3  # names in a sentence
 LEAST_CODE: Final = 0.002  # share of the values from which a code is one
+MULTIPLIED: Final = 4  # times more rows than before have a value that is new
 LEAST_VALUES: Final = 30  # of a column that is called constant
 _NINES: Final = [float("9" * digits) for digits in range(1, 10)]
 CODES: Final = frozenset({*_NINES, *(-number for number in _NINES), -1.0, -2.0, -32768.0, 2147483647.0, -2147483648.0})
@@ -62,8 +63,10 @@ def compare_types(reference: Reference, current: str, sample: Physical | None) -
     yield _finding(reference, "fault", "type", said + (example if current == "string" else ""), 1e5)
 
 
-def compare_units(reference: Reference, current: Reference, sample: Physical | None) -> Iterator[Finding]:
-    """A constant factor or offset between the two."""
+def compare_units(
+    reference: Reference, current: Reference, sample: Physical | None, before: Physical | None
+) -> Iterator[Finding]:
+    """A constant factor or offset between the two; samples of the current values and of those before say it best."""
     if not isinstance(reference.variable.axis, NumericAxis) or not reference.std:
         return
     values = _numbers(sample)
@@ -73,13 +76,19 @@ def compare_units(reference: Reference, current: Reference, sample: Physical | N
         now = quantiles(current, LEVELS)
     else:
         return
-    found = recognise_conversion(quantiles(reference, LEVELS), now, reference.std)
+    old = _numbers(before)
+    was = (
+        np.quantile(old, LEVELS, method="median_unbiased") if old.size and values.size else quantiles(reference, LEVELS)
+    )
+    found = recognise_conversion(was, now, reference.std)
     if found is not None:
         yield _finding(reference, "fault" if found.name else "drift", "unit", str(found), 1e3)
 
 
-def find_codes(reference: Reference, current: Reference, sample: Physical | None) -> Iterator[Finding]:
-    """Values that stand for missing ones and did not before."""
+def find_codes(
+    reference: Reference, current: Reference, sample: Physical | None, old: Physical | None
+) -> Iterator[Finding]:
+    """Values that stand for missing ones and did not before; from samples of the current values and of the old ones."""
     before, after = _missing(reference), _missing(current)
     fallen = before - after if before > LEAST_CODE and after < before / 2 else 0.0
     if isinstance(reference.variable.axis, CategoryAxis):
@@ -90,10 +99,11 @@ def find_codes(reference: Reference, current: Reference, sample: Physical | None
             if name not in known and _normal(name) in TEXT_CODES
         }
     else:
+        usual = _numbers(old)
         new = {
             format_number(value): share
             for value, share in _heavy_values(sample).items()
-            if _is_code(reference, current, value, share, fallen)
+            if _is_code(reference, value, share, fallen, usual)
         }
     was = f" where {say_share(before)} were missing" if fallen else ""
     for name, share in sorted(new.items(), key=lambda item: -item[1])[:NAMED]:
@@ -109,16 +119,23 @@ def _heavy_values(sample: Physical | None) -> dict[float, float]:
     return dict(zip(distinct[keep].tolist(), (counts[keep] / max(values.size, 1)).tolist(), strict=True))
 
 
-def _is_code(reference: Reference, current: Reference, value: float, share: float, fallen: float) -> bool:
-    """Whether a value that many rows have is new, and either looks like a code or takes the place of missing ones."""
-    was, now = reference.histogram, current.histogram
+def _is_code(reference: Reference, value: float, share: float, fallen: float, old: Floats) -> bool:
+    """Whether a value that many rows have is new, and either looks like a code or takes the place of missing ones.
+
+    `old` are some of the reference's values; without them (a profile has none) a value in the range is taken for new
+    where it alone has twice as many rows as its cell had.
+    """
+    was, axis = reference.histogram, reference.variable.axis
+    assert isinstance(axis, NumericAxis)  # noqa: S101 -- asked of numbers only
     if not was.min <= value <= was.max:
         return value in CODES or 0.5 * fallen <= share <= 2 * fallen
-    axis = reference.variable.axis
-    assert isinstance(axis, NumericAxis)  # noqa: S101 -- asked of numbers only
-    cell = axis.locate(value)
-    grown = float(now.counts[cell]) / max(now.valid, 1) - float(was.counts[cell]) / max(was.valid, 1)
-    return fallen > 0 and 0.5 * fallen <= grown and share <= 2 * fallen
+    if old.size:
+        usual = float(np.count_nonzero(old == value)) / old.size
+        new = share >= MULTIPLIED * usual
+    else:
+        usual = 0.0
+        new = share >= 2 * float(was.counts[axis.locate(value)]) / max(was.valid, 1)
+    return new and fallen > 0 and 0.5 * fallen <= share - usual <= 2 * fallen
 
 
 def find_constant(reference: Reference, current: Reference) -> Iterator[Finding]:

@@ -56,6 +56,29 @@ def test_many_days_become_weeks_and_months(days, unit):
     assert fixed.periods["unit"] == "month"
 
 
+@pytest.mark.parametrize("days", [150, 900])
+def test_weeks_and_months_have_the_rows_of_the_calendar(days):
+    rng = np.random.default_rng(0)
+    when = pd.Timestamp("2015-01-01") + pd.to_timedelta(np.sort(rng.integers(0, days, 5_000)), unit="D")
+    data = {"x": rng.normal(size=5_000), "t": when.to_numpy()}
+    found = otel_mlmon.compare(data, data, time_column="t").periods
+    rule = {"week": "W-SUN", "month": "M"}[found["unit"]]
+    expected = when.to_series().dt.to_period(rule).value_counts().sort_index()
+    assert found["starts"] == [str(period.start_time.date()) for period in expected.index]
+    assert found["rows"] == expected.tolist()
+
+
+def test_since_is_told_only_where_it_explains_the_change(frame, feature):
+    a, b = frame(20_000, seed=1), frame(20_000, seed=2)
+    for days, since in (((20, 30), "2026-01-21"), ((0, 30), None), ((2, 20), None)):
+        part = (b["when"].dt.day > days[0]) & (b["when"].dt.day <= days[1])
+        changed = b.assign(distance=b["distance"].where(~part, b["distance"] * 2))
+        if days == (2, 20):  # and two days at the end, by chance
+            changed.loc[b["when"].dt.day > 28, "distance"] *= 2
+        result = otel_mlmon.compare(a, changed, time_column="when")
+        assert feature(result, "distance").since == since
+
+
 def test_periods_begin_on_mondays_and_firsts():
     for day in range(19_000, 20_000):
         date = date_of(day)

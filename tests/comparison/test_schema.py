@@ -154,6 +154,25 @@ def test_zero_where_values_were_missing(sides, told):
     assert text.endswith(" % were missing, as a code for missing ones")
 
 
+def test_a_common_value_is_no_code_where_fewer_are_missing(told):
+    """Whole minutes of delay: each value has a share of its own, and more flights near 0 are no code."""
+    rng = np.random.default_rng(2)
+    a, b = (np.round(rng.laplace(0, scale, 40_000)) for scale in (25, 15))
+    a[rng.random(a.size) < 0.02] = np.nan
+    b[rng.random(b.size) < 0.009] = np.nan
+    assert told(otel_mlmon.compare({"x": a}, {"x": b}), "missing_code") == []
+    assert told(otel_mlmon.compare(otel_mlmon.Profile.build({"x": a}, model="m"), {"x": b}), "missing_code") == []
+
+
+def test_a_unit_of_values_that_are_few_and_uneven(told):
+    rng = np.random.default_rng(3)
+    routes = np.round(rng.gamma(2, 500, 200))
+    a, b = (rng.choice(routes, 27_000) for _ in range(2))
+    assert told(otel_mlmon.compare({"x": a}, {"x": b * 1.609344}), "unit") == [
+        ("fault", "x", "unit changed: x 1.609, as miles to km")
+    ]
+
+
 @pytest.mark.parametrize("code", ["N/A", "null", "", "?"])
 def test_a_text_for_missing_values(sides, told, code):
     a, b = sides
