@@ -95,11 +95,12 @@ def _known(number: float) -> float | None:
 def summarise(reference: Reference) -> Summary:
     """Figures of one side."""
     histogram = reference.histogram
-    gone = (histogram.invalid.missing + histogram.invalid.nan) / max(histogram.seen, 1)
     if not isinstance(reference.variable.axis, NumericAxis) or not histogram.valid or not np.isfinite(histogram.min):
-        return Summary(histogram.valid, gone)
+        return Summary(histogram.valid, histogram.missing)
     median = float(quantiles(reference, np.array([0.5]))[0])
-    return Summary(histogram.valid, gone, reference.mean, reference.std, histogram.min, median, histogram.max)
+    return Summary(
+        histogram.valid, histogram.missing, reference.mean, reference.std, histogram.min, median, histogram.max
+    )
 
 
 def _draw(reference: Reference, current: Reference | None, pair: Pair | None) -> dict[str, Any] | None:
@@ -163,15 +164,9 @@ def make_series(
         take(DriftMeasure.EFFECT),
         lower,
         take(DriftMeasure.MEAN_SHIFT),
-        tuple(summarise_missing(group) for group in groups),
+        tuple(group.histogram.missing if group.histogram.seen else None for group in groups),
         tuple(None if value is None else value > tolerance for value in lower),
     )
-
-
-def summarise_missing(reference: Reference) -> float | None:
-    """Share of missing values; None where nothing was seen."""
-    invalid = reference.histogram.invalid
-    return (invalid.missing + invalid.nan) / reference.histogram.seen if reference.histogram.seen else None
 
 
 def _find_since(periods: Series | None, starts: Sequence[str]) -> str | None:

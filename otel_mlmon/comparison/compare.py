@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ from otel_mlmon.comparison.result import Comparison, Feature, Series, Settings, 
 from otel_mlmon.comparison.sides import Choice, Side, name_data, read_current, read_reference
 from otel_mlmon.comparison.where import Condition
 from otel_mlmon.numerics.drift import Pair, measure_pairs
-from otel_mlmon.profile.build import Notify
+from otel_mlmon.profile.build import Notify, notified
 from otel_mlmon.profile.document import Reference
 from otel_mlmon.profile.sources import SourceError
 from otel_mlmon.semconv import DriftMeasure
@@ -89,7 +88,7 @@ def compare(
         types or {},
     )
     left, right = names or (name_data(reference, "reference"), name_data(current, "current"))
-    with _notified(progress) as notify:
+    with notified(progress) as notify:
         first = read_reference(
             reference, current, choice, where=_condition(where, reference_where), name=left, notify=notify
         )
@@ -100,16 +99,6 @@ def compare(
 def _condition(both: str | None, one: str | None) -> Condition | None:
     texts = [f"({text})" for text in (both, one) if text]
     return Condition.parse(" and ".join(texts)) if texts else None
-
-
-def _notified(progress: bool | Notify) -> Any:
-    if callable(progress):
-        return nullcontext(progress)
-    if not progress:
-        return nullcontext(lambda *_: None)
-    from otel_mlmon.profile.progress import show_progress
-
-    return show_progress()
 
 
 def compare_sides(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from otel_mlmon.comparison.rows import take_block
 from otel_mlmon.comparison.survey import DAY
-from otel_mlmon.encoding import category_name
 from otel_mlmon.profile.build import Run, count_block
 from otel_mlmon.profile.counting import Tally
 from otel_mlmon.profile.document import Reference, Variable
 from otel_mlmon.profile.physical import read_physical
+from otel_mlmon.profile.planning import name_of
 from otel_mlmon.profile.roles import Block
 
 MOST_PERIODS: Final = 100  # then days become weeks, and weeks months
@@ -135,9 +135,7 @@ class Segments:
             return
         physical = read_physical(column)
         values = physical.values.tolist()
-        names: Mapping[Any, str | None] = {
-            value: category_name(bool(value) if physical.kind == "boolean" else value) for value in set(values)
-        }
+        names = {value: name_of(physical.kind, value) for value in set(values)}
         codes = np.array([self._codes.get(names[value] or "", np.nan) for value in values], dtype=np.float64)
         listed = list(self._codes)
         for code, rows in _split(codes):
@@ -153,7 +151,8 @@ def _split(keys: NDArray[np.float64]) -> Iterable[tuple[float, NDArray[np.intp]]
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     known = int(np.searchsorted(ordered, np.inf))
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(ordered[:known])) + 1])[: max(known, 0)]
-    ends = np.append(starts[1:], known)
-    for start, end in zip(starts, ends, strict=False):
+    if not known:
+        return
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(ordered[:known])) + 1])
+    for start, end in zip(starts, np.append(starts[1:], known), strict=True):
         yield float(ordered[start]), order[start:end]

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_mlmon.comparison.finding import Finding
+from otel_mlmon.profile.shape import format_share
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT: Final = "otel-mlmon/comparison"
 FORMAT_VERSION: Final = 1
+TOO_FEW: Final = "too few values to say"
 DIGITS: Final = 6  # significant ones, in the document
 
 
@@ -92,6 +94,17 @@ class Feature:
     distribution: Mapping[str, Any] | None
     periods: Series | None
     segments: Series | None
+
+    @property
+    def told(self) -> str:
+        """What is said of it."""
+        return self.text if self.changed is not None else TOO_FEW
+
+    @property
+    def missing_change(self) -> str:
+        """Share of missing values before and after; "" where none are."""
+        before, after = self.reference.missing, self.current.missing
+        return f"{format_share(before)} -> {format_share(after)}" if before or after else ""
 
 
 @dataclass(frozen=True, slots=True)

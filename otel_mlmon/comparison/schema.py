@@ -11,10 +11,10 @@ import numpy as np
 
 from otel_mlmon.comparison.finding import Finding
 from otel_mlmon.comparison.units import LEVELS, recognise_conversion
-from otel_mlmon.encoding import category_name
 from otel_mlmon.numerics.binning import CategoryAxis, Floats, NumericAxis
 from otel_mlmon.profile.document import Reference
 from otel_mlmon.profile.physical import Physical
+from otel_mlmon.profile.planning import name_of
 from otel_mlmon.profile.shape import format_number, quantiles
 from otel_mlmon.wording import printable, say_share
 
@@ -31,13 +31,10 @@ _NUMBERS: Final = ("boolean", "integer", "float")
 
 def compare_columns(reference: Sequence[str], current: Sequence[str], *, known: bool) -> list[Finding]:
     """Columns that are gone or new; `known` says whether the reference's columns are all that it had."""
-    gone = [
-        Finding("fault", "gone", "feature", name, "the column is gone", 1e6)
-        for name in reference
-        if name not in current
-    ]
+    before, after = set(reference), set(current)
+    gone = [Finding("fault", "gone", "feature", name, GONE, 1e6) for name in reference if name not in after]
     level = "fault" if known else "note"
-    new = [Finding(level, "new", "feature", name, "a new column", 0.0) for name in current if name not in reference]
+    new = [Finding(level, "new", "feature", name, "a new column", 0.0) for name in current if name not in before]
     return gone + new
 
 
@@ -89,7 +86,7 @@ def find_codes(
     reference: Reference, current: Reference, sample: Physical | None, old: Physical | None
 ) -> Iterator[Finding]:
     """Values that stand for missing ones and did not before; from samples of the current values and of the old ones."""
-    before, after = _missing(reference), _missing(current)
+    before, after = reference.histogram.missing, current.histogram.missing
     fallen = before - after if before > LEAST_CODE and after < before / 2 else 0.0
     if isinstance(reference.variable.axis, CategoryAxis):
         known = reference.variable.axis.codes
@@ -198,7 +195,7 @@ def _category_shares(sample: Physical | None) -> Mapping[str, float]:
         return {}
     sizes: Counter[str] = Counter()
     for value, size in Counter(sample.present.tolist()).items():
-        name = category_name(bool(value) if sample.kind == "boolean" else value)
+        name = name_of(sample.kind, value)
         if name is not None:
             sizes[name] += size
     return {name: size / sample.present.size for name, size in sizes.items()}
@@ -209,11 +206,6 @@ def _numbers(sample: Physical | None) -> Floats:
         return np.zeros(0)
     finite: Floats = sample.present[np.isfinite(sample.present)]
     return finite
-
-
-def _missing(reference: Reference) -> float:
-    invalid = reference.histogram.invalid
-    return (invalid.missing + invalid.nan) / max(reference.histogram.seen, 1)
 
 
 def _normal(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -27,14 +26,14 @@ class Facts:
         sample: some values of each.
         repeats: rows that repeat an earlier one, and rows that were looked at for it.
         times: least and greatest, seconds since 1970; None without a time column or a time.
-        days: rows by day since 1970 (UTC).
+        days: that have a row, since 1970 (UTC).
     """
 
     columns: tuple[str, ...] = ()
     sample: Mapping[str, Physical] = field(default_factory=dict)
     repeats: tuple[int, int] = (0, 0)
     times: tuple[float, float] | None = None
-    days: Mapping[int, int] = field(default_factory=dict)
+    days: frozenset[int] = frozenset()
 
 
 class Survey:
@@ -45,7 +44,7 @@ class Survey:
         self._sample = Sample(np.random.default_rng(SEED), SAMPLED, expected)
         self._repeats = Repeats(SAMPLED, expected)
         self._times = (np.inf, -np.inf)
-        self._days: Counter[int] = Counter()
+        self._days: set[int] = set()
 
     def add(self, block: Block) -> None:
         """Take in a block."""
@@ -63,10 +62,9 @@ class Survey:
         known = block.time[np.isfinite(block.time)]
         if known.size:
             self._times = min(self._times[0], float(known.min())), max(self._times[1], float(known.max()))
-            days, rows = np.unique(np.floor(known / DAY).astype(np.int64), return_counts=True)
-            self._days.update(dict(zip(days.tolist(), rows.tolist(), strict=True)))
+            self._days.update(np.unique(np.floor(known / DAY).astype(np.int64)).tolist())
 
     def finish(self) -> Facts:
         """What was found."""
         times = self._times if self._days else None
-        return Facts(tuple(self._columns), self._sample.finish(), self._repeats.found, times, dict(self._days))
+        return Facts(tuple(self._columns), self._sample.finish(), self._repeats.found, times, frozenset(self._days))

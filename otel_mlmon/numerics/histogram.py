@@ -70,6 +70,11 @@ class Histogram:
         """Values seen, valid or not."""
         return self.valid + self.invalid.total
 
+    @property
+    def missing(self) -> float:
+        """Share of the values seen that are missing or NaN; 0 where nothing was seen."""
+        return (self.invalid.missing + self.invalid.nan) / max(self.seen, 1)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Histogram):
             return NotImplemented

@@ -92,7 +92,7 @@ def build_profile(
             f"a {type(data).__name__} can be read only once, and a profile takes two passes: "
             "give plan=Profile.plan(sample) made from some rows, or data that can be read again (a file, a table)"
         )
-    with _notified(progress) as notify:
+    with notified(progress) as notify:
         if plan is None:
             plan = decide_plan(source, selection, types or {}, categories=categories, seed=seed, notify=notify)
         _check_outputs(plan, {*selection.named, *selection.given})
@@ -312,8 +312,8 @@ def _ignore(what: str, done: int, rows: int | None) -> None:
     pass
 
 
-def _notified(progress: bool | Notify) -> Any:
-    """A context that gives the function to notify."""
+def notified(progress: bool | Notify) -> Any:
+    """A context that gives the function to notify: a bar on standard error, the caller's own, or none."""
     import contextlib
 
     if callable(progress):

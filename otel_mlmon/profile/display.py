@@ -75,7 +75,7 @@ def _summarise(reference: Reference) -> tuple[Text, ...]:
 def _tell_invalid(reference: Reference) -> Text:
     """Share of missing values (NaN among them), and of others that are in no cell where there are any."""
     invalid, seen = reference.histogram.invalid, max(1, reference.histogram.seen)
-    gone, odd = (invalid.missing + invalid.nan) / seen, (invalid.inf + invalid.type) / seen
+    gone, odd = reference.histogram.missing, (invalid.inf + invalid.type) / seen
     text = format_share(gone) + (f" +{format_share(odd)} invalid" if odd else "")
     return Text(text, style="red" if gone + odd > 0.05 else "")
 

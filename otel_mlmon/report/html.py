@@ -14,10 +14,11 @@ from typing import Any, Final, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from otel_mlmon.comparison.finding import LEVELS
+
 THEME: Final = "theme.js"  # before the first paint
 SCRIPTS: Final = ("figures.js", "charts.js", "heatmaps.js", "detail.js", "table.js", "main.js")
 LIBRARIES: Final = ("d3.min.js", "plot.umd.min.js")  # the second needs the first
-LEVELS: Final = ("fault", "drift", "note")  # as strong as they come
 HEADINGS: Final = {"fault": "Faults", "drift": "Drift", "note": "Notes"}
 STRATEGIES: Final = (zlib.Z_FILTERED, zlib.Z_DEFAULT_STRATEGY)  # the first is 6 % smaller where there are many digits
 GZIP: Final = 31  # window bits that ask for gzip

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from typing import Final
 
 from otel_mlmon.comparison.finding import Finding
-from otel_mlmon.comparison.result import Comparison
+from otel_mlmon.comparison.result import TOO_FEW, Comparison
 from otel_mlmon.wording import printable
 
-SUITE = "otel-mlmon compare"
+SUITE: Final = "otel-mlmon compare"
 
 
 def render_junit(comparison: Comparison) -> str:
@@ -20,7 +21,7 @@ def render_junit(comparison: Comparison) -> str:
         mine = [f for f in counted if f.role == feature.role and f.name in (feature.name, feature.column)]
         case = _make_case(feature.role, feature.name, mine)
         if not mine and feature.changed is None:
-            ET.SubElement(case, "skipped", message="too few values to say")
+            ET.SubElement(case, "skipped", message=TOO_FEW)
         cases.append(case)
     cases.append(
         _make_case("data", "columns and rows", [f for f in counted if f.role == "data" or f.name not in named])

@@ -6,7 +6,6 @@ from html import escape
 from typing import Final
 
 from otel_mlmon.comparison.result import Comparison, Feature
-from otel_mlmon.profile.shape import format_share
 from otel_mlmon.semconv import DriftMeasure
 
 SHOWN: Final = 20
@@ -32,13 +31,11 @@ def render_table(comparison: Comparison) -> str:
 
 
 def _render_row(feature: Feature) -> str:
-    before, after = feature.reference.missing, feature.current.missing
     numbers = [feature.drift[m] for m in (DriftMeasure.EFFECT, DriftMeasure.EFFECT_LOWER, DriftMeasure.PSI)]
-    told = feature.text if feature.changed is not None else "too few values to say"
     cells = [
         feature.name,
-        told,
+        feature.told,
         *("" if number is None else f"{number:.4f}" for number in numbers),
-        f"{format_share(before)} -> {format_share(after)}" if before or after else "",
+        feature.missing_change,
     ]
     return "<tr>" + "".join(f"<td {_CELL}>{escape(cell)}</td>" for cell in cells) + "</tr>"

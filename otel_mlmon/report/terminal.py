@@ -76,11 +76,10 @@ def _make_table(features: tuple[Feature, ...], *, wide: bool) -> Table:
         name = Text(printable(feature.name), style=style)
         if feature.role != "feature":
             name.append(f" ({'target' if feature.role == 'target' else 'prediction'})", style="cyan")
-        told = feature.text if feature.changed is not None else "too few values to say"
         since = f", since {feature.since}" if feature.since else ""
         numbers = [_format(feature.drift[measure]) for measure, _ in _COLUMNS]
-        row = [name, Text(printable(told) + since, style=style), *(Text(n, style=style) for n in numbers)]
-        row.append(Text(_tell_missing(feature), style=style))
+        row = [name, Text(printable(feature.told) + since, style=style), *(Text(n, style=style) for n in numbers)]
+        row.append(Text(feature.missing_change, style=style))
         table.add_row(*row, *(_draw(feature) if wide else ()))
     return table
 
@@ -90,11 +89,6 @@ def _format(number: float | None) -> str:
         return ""
     text = f"{number:.4f}" if abs(number) < 1e3 else format_number(number)
     return "0.0000" if text == "-0.0000" else text
-
-
-def _tell_missing(feature: Feature) -> str:
-    before, after = feature.reference.missing, feature.current.missing
-    return f"{format_share(before)} -> {format_share(after)}" if before or after else ""
 
 
 def _draw(feature: Feature) -> tuple[Text, Text]:

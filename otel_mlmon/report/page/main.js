@@ -46,7 +46,7 @@ function openNamed() {
 
 async function start() {
   prepareTheme();
-  const [text, ...libraries] = await Promise.all([...document.querySelectorAll("#document, .library")].map(unpack));
+  const [text, ...libraries] = await Promise.all([...document.querySelectorAll("#document, .packed")].map(unpack));
   data = JSON.parse(text);
   libraries.forEach(run);
   document.getElementById("download").addEventListener("click", () => save("comparison.json", "application/json", text));
