@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from otel_mlmon.comparison.rows import take_block
 from otel_mlmon.comparison.survey import DAY
-from otel_mlmon.profile.build import Run, count_block
+from otel_mlmon.profile.build import count_block
 from otel_mlmon.profile.counting import Tally
 from otel_mlmon.profile.document import Reference, Variable
+from otel_mlmon.profile.parallel import Run
 from otel_mlmon.profile.physical import read_physical
 from otel_mlmon.profile.planning import name_of
 from otel_mlmon.profile.roles import Block
@@ -48,7 +49,7 @@ class Groups:
         """Count a block of one group."""
         if key not in self._tallies:
             self._tallies[key], self._rows[key] = [Tally(variable) for variable in self._variables], 0
-        count_block(block, self._tallies[key], run)
+        run(count_block(block, self._tallies[key]))
         self._rows[key] += block.rows
 
     def rename(self, name: Callable[[Any], Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -167,8 +168,7 @@ def _count(
     rows = 0
     with side_by_side() as run:
         for block in choice.selection.read(source):
-            count_block(block, tallies, run)
-            survey.add(block)
+            run([partial(survey.add, block), *count_block(block, tallies)])
             for groups in (segments, periods):
                 if groups is not None:
                     groups.add(block, run)

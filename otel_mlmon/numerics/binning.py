@@ -49,7 +49,7 @@ class NumericAxis:
 
     def __post_init__(self) -> None:
         edges = np.array(self.edges, dtype=np.float64)
-        if edges.ndim != 1 or not edges.size or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
+        if edges.ndim != 1 or not edges.size or not np.isfinite(edges).all() or (edges[1:] <= edges[:-1]).any():
             raise ValueError(f"edges must be finite and strictly increasing, got {edges!r}")
         if not 0 <= self.low <= self.high < edges.size:
             raise ValueError(f"need 0 <= low <= high < {edges.size}, got low={self.low}, high={self.high}")

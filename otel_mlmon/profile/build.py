@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from otel_mlmon.profile.counting import Tally
 from otel_mlmon.profile.document import Plan, Profile, Variable
 from otel_mlmon.profile.packages import list_packages
-from otel_mlmon.profile.parallel import side_by_side
+from otel_mlmon.profile.parallel import Task, side_by_side
 from otel_mlmon.profile.physical import Physical, absent, read_physical
 from otel_mlmon.profile.planning import KEPT, TYPES, Column, Output, Scan, Type, plan_column
 from otel_mlmon.profile.roles import Block, Selection, sort_predictions
@@ -23,7 +24,6 @@ MOST_CATEGORIES: Final = 1_000
 
 Importance = Mapping[str, float] | Sequence[float] | np.ndarray[Any, Any]
 Notify = Callable[[str, int, "int | None"], None]
-Run = Callable[[Callable[[Tally], None], Iterable[Tally]], None]
 
 
 def build_profile(
@@ -189,7 +189,7 @@ def decide_plan(
                 scans[key].update(physical, block.time, categories=listed)
                 parts[key] = physical.select(chosen)  # noqa: B023 -- done before the next block
 
-            run(look, columns)
+            run([partial(look, key) for key in columns])
             if block.time is not None:
                 parts["time"] = Physical("datetime", block.time[chosen], np.isfinite(block.time[chosen]))
             sample.add(parts)
@@ -210,7 +210,7 @@ def decide_plan(
         planned[key] = plan_column(column, categories)
 
     with side_by_side() as run:
-        run(decide, scans)
+        run([partial(decide, key) for key in scans])
     variables = [variable for part in planned.values() for variable in part]
     _check_distinct(variables)
     return Plan(tuple(variables))
@@ -243,15 +243,15 @@ def _count(source: Source, selection: Selection, tallies: list[Tally], notify: N
     done = 0
     with side_by_side() as run:
         for block in selection.read(source):
-            count_block(block, tallies, run)
+            run(count_block(block, tallies))
             done += block.rows
             notify("counting", done, source.rows)
     return done
 
 
-def count_block(block: Block, tallies: Sequence[Tally], run: Run) -> None:
-    """Count a block, `run` from `side_by_side`."""
-    run(lambda tally: tally.add(_column_for(tally.variable, block), block.rows, block.time), tallies)
+def count_block(block: Block, tallies: Sequence[Tally]) -> list[Task]:
+    """What counts a block, a task for each tally."""
+    return [partial(tally.add, _column_for(tally.variable, block), block.rows, block.time) for tally in tallies]
 
 
 def _check_outputs(plan: Plan, given: set[Output]) -> None:

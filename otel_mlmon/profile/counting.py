@@ -9,6 +9,7 @@ import numpy as np
 
 from otel_mlmon.encoding import encode
 from otel_mlmon.numerics.binning import Counts, Floats, NumericAxis
+from otel_mlmon.numerics.buckets import Buckets
 from otel_mlmon.numerics.histogram import Histogram, Invalid
 from otel_mlmon.profile.document import Reference, Variable
 from otel_mlmon.profile.moments import bounded, sum_of
@@ -25,6 +26,7 @@ class Tally:
     def __init__(self, variable: Variable) -> None:
         self.variable = variable
         self._counts: Counts = np.zeros(variable.axis.cells, dtype=np.int64)
+        self._buckets = Buckets(variable.axis) if isinstance(variable.axis, NumericAxis) else None
         self._invalid = Invalid()
         self._sums: list[float] = []
         self._n = 0
@@ -46,16 +48,16 @@ class Tally:
         if self.variable.transform == "age" and self.variable.origin is None:
             values, invalid = _ages(values, invalid, column, time)
         self._invalid += invalid
-        if isinstance(self.variable.axis, NumericAxis):
-            self._add_numbers(self.variable.axis, values)
+        if self._buckets is not None:
+            self._add_numbers(self._buckets, values)
         else:
             self._counts += self.variable.axis.count(values)
 
-    def _add_numbers(self, axis: NumericAxis, values: Floats) -> None:
+    def _add_numbers(self, buckets: Buckets, values: Floats) -> None:
         if not values.size:
             return
         values = np.ascontiguousarray(values)
-        self._counts += axis.count(values)
+        self._counts += buckets.count(values)
         self._min, self._max = min(self._min, float(values.min())), max(self._max, float(values.max()))
         with np.errstate(over="ignore", invalid="ignore"):
             total = float(values.sum())

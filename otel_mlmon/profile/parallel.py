@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+Task = Callable[[], None]
+Run = Callable[[Iterable[Task]], None]
 
 WORKERS: Final = min(8, os.cpu_count() or 1)
 AHEAD: Final = 2  # chunks that are read before they are asked for
@@ -18,22 +20,21 @@ _END: Final = object()
 
 
 @contextmanager
-def side_by_side() -> Iterator[Callable[[Callable[[T], None], Iterable[T]], None]]:
-    """A function that calls another on each of some items, several at a time, and returns when all are done.
+def side_by_side() -> Iterator[Run]:
+    """A function that calls others, several at a time, and returns when all are done; give the longest first.
 
     numpy sorts and Arrow encodes without holding Python's lock. The first exception is raised.
     """
     with ThreadPoolExecutor(WORKERS) as pool:
 
-        def run(do: Callable[[T], None], items: Iterable[T]) -> None:
-            every = list(items)
-            parts = [every[i::WORKERS] for i in range(min(WORKERS, len(every)))]
+        def run(tasks: Iterable[Task]) -> None:
+            waiting = iter(list(tasks))  # whose next() is atomic
 
-            def each(part: list[T]) -> None:
-                for item in part:
-                    do(item)
+            def work(_: int) -> None:
+                for task in waiting:
+                    task()
 
-            list(pool.map(each, parts))
+            list(pool.map(work, range(WORKERS)))
 
         yield run
 
