@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format generate pages bench bench-recorder bench-footprint clean
+.PHONY: help demo test check format generate pages bench bench-recorder bench-footprint bench-compare clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,13 +45,16 @@ generate: .venv/.dev ## Constants and reference page from semconv/registry.yaml
 pages: .venv/.dev ## Pages of three sets of real data, and their pictures
 	@$(BIN)/python examples/compare/pages.py
 
-bench: bench-recorder bench-footprint ## All benchmarks, one after the other
+bench: bench-recorder bench-footprint bench-compare ## All benchmarks, one after the other
 
 bench-recorder: .venv/.dev ## The recorder against its peers
 	@$(BIN)/python benchmarks/recorder.py
 
 bench-footprint: .venv/.dev ## What the model process installs and imports
 	@$(BIN)/python benchmarks/footprint.py
+
+bench-compare: .venv/.dev ## Comparing two data sets, against its peers
+	@$(BIN)/python benchmarks/compare.py
 
 clean: ## Remove environments and what runs left behind
 	rm -rf .venv .bench .coverage dist build demo-output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from otel_mlmon.numerics.binning import OTHER, UNSEEN
 from otel_mlmon.numerics.drift import Shift
 from otel_mlmon.semconv import QualityMeasure
 
@@ -15,6 +16,7 @@ _SAID: Final = {
     QualityMeasure.UNSEEN: "never seen before",
     QualityMeasure.OUT_OF_RANGE: "out of the reference's range",
 }
+_CELLS: Final = {OTHER: "all other categories", UNSEEN: "categories never seen before"}
 
 
 def printable(text: str) -> str:
@@ -30,7 +32,8 @@ def say_rate(measure: str, before: float, after: float) -> str:
 def say_shift(shift: Shift) -> str:
     """The direction of a change, in words."""
     if shift.category is not None:
-        return f"'{shift.category}' {say_share(shift.before)} -> {say_share(shift.after)}"
+        name = _CELLS.get(shift.category, f"'{shift.category}'")
+        return f"{name} {say_share(shift.before)} -> {say_share(shift.after)}"
     if shift.mean is None:
         return "distribution changed"
     mean = "mean about the same" if abs(shift.mean) < SMALL else _say_mean(shift.mean)

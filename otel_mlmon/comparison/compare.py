@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from otel_mlmon.comparison import assemble, judge, schema
-from otel_mlmon.comparison.finding import Finding, rank
+from otel_mlmon.comparison.finding import Finding, gather, rank
 from otel_mlmon.comparison.groups import Group
 from otel_mlmon.comparison.result import Comparison, Feature, Series, Settings, SideInfo
 from otel_mlmon.comparison.sides import Choice, Side, name_data, read_current, read_reference
@@ -253,12 +253,14 @@ def say_verdict(
     """One sentence."""
     counted = [finding for finding in findings if finding.level != "note"]
     if counted:
-        names = list(dict.fromkeys(finding.label for finding in counted))
-        first = {label: next(f for f in counted if f.label == label) for label in names[:NAMED]}
-        more = f"; and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        first: dict[str, Finding] = {}
+        for labels, finding in gather(counted):
+            first.setdefault(labels, finding)
+        said = "; ".join(f"{labels}: {finding.text}" for labels, finding in list(first.items())[:NAMED])
+        more = f"; and {len(first) - NAMED} more" if len(first) > NAMED else ""
         changed = sum(feature.changed is True for feature in features)
         of = f"{changed} of {len(features)} variables have changed" if changed else "the data have changed"
-        return f"{of}: {'; '.join(map(str, first.values()))}{more}"
+        return f"{of}: {said}{more}"
     rows = f"{current.rows:,} rows against {reference.rows:,}"
     if not any(feature.changed is False for feature in features):
         return f"too few values to say anything: {rows}"

@@ -198,9 +198,9 @@ def judge_variable(
         spread = current.std / reference.std if reference.std else np.nan
         shift = find_shift(pair, distance=measures.get(DriftMeasure.WASSERSTEIN, np.nan), spread=spread)
         size = measures[DriftMeasure.EFFECT_LOWER]
-        found.append(Finding("drift", "drift", variable.role, variable.name, say_shift(shift), size))
-    if any(finding.kind == "unseen" and finding.level == "drift" for finding in found) and pair is not None:
-        found = [finding for finding in found if finding.kind != "drift" or UNSEEN not in finding.text]
+        told = {finding.kind for finding in found if finding.level == "drift"}
+        if shift.category != UNSEEN or "unseen" not in told:
+            found.append(Finding("drift", "drift", variable.role, variable.name, say_shift(shift), size))
     found += names
     if any(finding.kind in EXPLAINS and finding.level != "note" for finding in found):
         found = [finding for finding in found if finding.kind not in EXPLAINED]

@@ -14,7 +14,8 @@ T = TypeVar("T")
 Task = Callable[[], None]
 Run = Callable[[Iterable[Task]], None]
 
-WORKERS: Final = min(8, os.cpu_count() or 1)
+CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+WORKERS: Final = min(8, CORES)
 AHEAD: Final = 2  # chunks that are read before they are asked for
 _END: Final = object()
 

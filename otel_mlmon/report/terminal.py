@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from otel_mlmon.comparison.finding import gather
 from otel_mlmon.comparison.result import Comparison, Feature, SideInfo
 from otel_mlmon.profile.shape import draw_blocks, format_number, format_share
 from otel_mlmon.semconv import DriftMeasure
@@ -41,9 +42,9 @@ def show_comparison(comparison: Comparison, console: Console, *, every: bool = F
         console.print(Text(f"{label:9}  {_tell_side(side)}", style="dim"))
     if comparison.findings:
         console.print()
-    for finding in comparison.findings[: None if every else SHOWN]:
+    for labels, finding in gather(comparison.findings)[: None if every else SHOWN]:
         style = STYLES[finding.level]
-        line = Text.assemble((f"{finding.level:5}", style), "  ", (printable(finding.label), "bold"))
+        line = Text.assemble((f"{finding.level:5}", style), "  ", (printable(labels), "bold"))
         console.print(line.append(f": {printable(finding.text)}"))
     console.print()
     chosen = comparison.features if every else comparison.features[:SHOWN]

@@ -114,7 +114,7 @@ def test_every_kind_of_document_is_shown(documents, show, shape):
     document = documents(**shape)
     page = show(document).page
     expect(page.locator("#verdict")).to_have_text(document["verdict"])
-    expect(page.locator(".badge")).to_contain_text("Passed" if document["passed"] else "Failed")
+    expect(page.locator(".badge")).to_contain_text("Passed" if document["passed"] else "Changed")
     assert page.title() == "train -> live"
     assert len(names(page)) == len(document["features"])
     charts = 2 * bool(document["periods"]) + bool(document["periods"]) * bool(document["features"])
