@@ -25,7 +25,7 @@ demo: .venv/.demo ## Real flights through model, processor and verdict, in a min
 
 test: .venv/.dev ## All tests that need no other server
 	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run -m pytest
+	@$(BIN)/python -m coverage run -m pytest --numprocesses 2 --dist loadfile
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report
 

@@ -82,9 +82,10 @@ class Processor(Server):
     def __init__(self, folder: Path, *flags, settings: str = "evaluate: {interval: 100ms}\n") -> None:
         config = folder / "mlmon.yaml"
         config.write_text(settings)
-        self.otlp, port = free_port(), free_port()
+        self.otlp, self.otlp_http, port = free_port(), free_port(), free_port()
         command = [BIN / "otel-mlmon", "processor", "--config", config, "--data", folder / "data"]
-        command += ["--listen", f"127.0.0.1:{self.otlp}", "--http", f"127.0.0.1:{port}", *flags]
+        command += ["--listen", f"127.0.0.1:{self.otlp}", "--listen-http", f"127.0.0.1:{self.otlp_http}"]
+        command += ["--http", f"127.0.0.1:{port}", *flags]
         super().__init__(command, port, "/readyz", folder / "processor.log")
 
     def samples(self, name: str) -> list[tuple[dict[str, str], float]]:

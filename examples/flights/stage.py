@@ -96,7 +96,7 @@ class Stage:
     def _begin(self) -> None:
         (self._folder / "mlmon.yaml").write_text(CONFIG)
         command = [Path(sys.executable).with_name("otel-mlmon"), "processor", "--config", self._folder / "mlmon.yaml"]
-        command += ["--data", self._folder / "data", "--listen", f"127.0.0.1:{self._otlp}"]
+        command += ["--data", self._folder / "data", "--listen", f"127.0.0.1:{self._otlp}", "--listen-http", "off"]
         self._processor = self._start("processor", [*command, "--http", f"127.0.0.1:{self._http}"])
         self._wait(self._is_ready, "the processor to be ready")
         for number, share in enumerate(self._shares, 1):

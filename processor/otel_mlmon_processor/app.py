@@ -20,6 +20,7 @@ from otel_mlmon_processor.fold import FoldCounters
 from otel_mlmon_processor.fold_settings import FoldSettings
 from otel_mlmon_processor.http import HttpServer, make_application
 from otel_mlmon_processor.ingest import Ingest, IngestCounters
+from otel_mlmon_processor.otlp_http import make_otlp_application
 from otel_mlmon_processor.receiver import Receiver, build_server
 from otel_mlmon_processor.references import References
 from otel_mlmon_processor.snapshot import ModelState, Snapshot
@@ -55,6 +56,7 @@ class Processor:
         self._snapshot = Snapshot()
         self._ingest: Ingest | None = None
         self._receiver: Receiver | None = None
+        self._otlp_http: HttpServer | None = None
         self._references = References(config.profiles)
         self._measures = ALWAYS | set(config.show.measures)
         self._stop = threading.Event()
@@ -80,6 +82,8 @@ class Processor:
             )
             self._ingest = Ingest(config.data, settings)
             receiver = build_server(self._ingest, config.listen)
+            if config.listen_http is not None:
+                self._otlp_http = HttpServer(make_otlp_application(self._ingest), config.listen_http)
         except BaseException:
             if self._ingest is not None:
                 self._ingest.close()
@@ -88,10 +92,15 @@ class Processor:
         self._evaluate()
         receiver.start()
         self._receiver = receiver
+        if self._otlp_http is not None:
+            self._otlp_http.start()
         self._evaluator.start()
         _LOG.info(
-            "listening: OTLP over gRPC on %s, http://%s/metrics; data in %s",
+            "listening: OTLP over gRPC on %s%s, http://%s/metrics; data in %s",
             _with_port(config.listen, receiver.port),
+            f", over HTTP on {_with_port(config.listen_http, self._otlp_http.port)}"
+            if config.listen_http is not None and self._otlp_http is not None
+            else "",
             _with_port(config.http, self._http.port),
             config.data,
         )
@@ -99,7 +108,10 @@ class Processor:
     def stop(self) -> None:
         """Acknowledge what was accepted, refuse what comes, write a checkpoint, end."""
         if self._receiver is not None:
-            self._receiver.stop(self._config.shutdown).wait(self._config.shutdown + 1)
+            stopped = self._receiver.stop(self._config.shutdown)
+            if self._otlp_http is not None:
+                self._otlp_http.stop(self._config.shutdown)
+            stopped.wait(self._config.shutdown + 1)
         self._stop.set()
         if self._evaluator.is_alive():
             self._evaluator.join(self._config.shutdown)

@@ -26,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `processor`."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings (YAML); flags go before it")
     parser.add_argument("--listen", metavar="HOST:PORT", help="OTLP over gRPC (127.0.0.1:4317; port 0: a free one)")
+    parser.add_argument("--listen-http", metavar="HOST:PORT", help="OTLP over HTTP (127.0.0.1:4318), or off")
     parser.add_argument("--http", metavar="HOST:PORT", help="/metrics, /healthz, /readyz (127.0.0.1:9464)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="what must not be lost (mlmon-data)")
     parser.add_argument("--profiles", type=Path, metavar="DIR", help="profiles that go before those that models send")
@@ -35,7 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the processor until SIGTERM or SIGINT."""
     try:
-        config = read_config(args.config, listen=args.listen, http=args.http, data=args.data, profiles=args.profiles)
+        flags = ("listen", "listen_http", "http", "data", "profiles")
+        config = read_config(args.config, **{name: getattr(args, name) for name in flags})
     except ConfigError as error:
         raise CommandError(str(error)) from None
     if args.check:

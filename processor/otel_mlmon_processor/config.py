@@ -65,6 +65,11 @@ def is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
+def read_off(value: Any) -> Any:
+    """None of "off", which YAML reads as false."""
+    return None if value is False or value == "off" else value
+
+
 # From 1 ms, so that it is a whole number of nanoseconds or close to one, to a thousand years.
 Duration = Annotated[float, BeforeValidator(read_duration), Field(ge=0.001, le=3.2e10)]
 Address = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$"), AfterValidator(check_port)]
@@ -119,12 +124,14 @@ class ShowSection(Section):
 class Config(Section):
     """The file.
 
-    listen: OTLP over gRPC. http: /metrics, /healthz, /readyz. data: directory of what must not be lost.
-    profiles: folder of profiles, which go before those that models send. retire: a model silent for so long is
-    forgotten. shutdown: grace for requests that run. insecure: listen on other than loopback addresses in plain text.
+    listen: OTLP over gRPC. listen_http: OTLP over HTTP; off: not. http: /metrics, /healthz, /readyz. data:
+    directory of what must not be lost. profiles: folder of profiles, which go before those that models send.
+    retire: a model silent for so long is forgotten. shutdown: grace for requests that run. insecure: listen on
+    other than loopback addresses in plain text.
     """
 
     listen: Address = "127.0.0.1:4317"
+    listen_http: Annotated[Address | None, BeforeValidator(read_off)] = "127.0.0.1:4318"
     http: Address = "127.0.0.1:9464"
     data: Path = Path("mlmon-data")
     profiles: DirectoryPath | None = None
@@ -137,9 +144,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _loopback(self) -> Config:
-        for key in ("listen", "http"):
-            address: str = getattr(self, key)
-            if not self.insecure and not is_loopback(address):
+        for key in ("listen", "listen_http", "http"):
+            address: str | None = getattr(self, key)
+            if address is not None and not self.insecure and not is_loopback(address):
                 raise ValueError(
                     f"{key} is {address}, which others can reach, in plain text and without a password; "
                     "put `insecure: true` where the network is yours alone"

@@ -105,12 +105,16 @@ class Ingest:
         try:
             outcome = self._submit(signal, body)
         except RefusedError as refused:
-            with self._changed:
-                self._refused[signal, refused.reason] += 1
+            self.count_refused(signal, refused.reason)
             raise
         with self._changed:
             self._received[signal] += outcome.items
         return outcome
+
+    def count_refused(self, signal: str, reason: str) -> None:
+        """Count a request that was not accepted; also of those that never came to `submit`."""
+        with self._changed:
+            self._refused[signal, reason] += 1
 
     def views(self) -> tuple[ModelView, ...]:
         """Views of all models. Folding stands still only while the counts of one model are copied."""

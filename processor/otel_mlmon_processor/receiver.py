@@ -6,7 +6,7 @@ The handlers get the bytes of a request as they came: they are journaled unchang
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NoReturn
 
@@ -15,39 +15,12 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
 
-from otel_mlmon import semconv
-from otel_mlmon_processor.ingest import Ingest, Outcome, RefusedError
+from otel_mlmon_processor.ingest import Ingest, RefusedError
+from otel_mlmon_processor.services import MESSAGE_BYTES, SERVICES, Service
 
 RETRY_INFO: Final = "google.rpc.retryinfo-bin"  # the trailer that the Python SDK obeys
 STATUS_DETAILS: Final = "grpc-status-details-bin"  # the one that the Collector obeys
-
-_Respond = Callable[[int, str], bytes]
-
-
-def _respond_metrics(rejected: int, message: str) -> bytes:
-    partial = metrics.ExportMetricsPartialSuccess(rejected_data_points=rejected, error_message=message)
-    return metrics.ExportMetricsServiceResponse(partial_success=partial).SerializeToString()
-
-
-def _respond_logs(rejected: int, message: str) -> bytes:
-    partial = logs.ExportLogsPartialSuccess(rejected_log_records=rejected, error_message=message)
-    return logs.ExportLogsServiceResponse(partial_success=partial).SerializeToString()
-
-
-def _respond_traces(rejected: int, message: str) -> bytes:
-    partial = traces.ExportTracePartialSuccess(rejected_spans=rejected, error_message=message)
-    return traces.ExportTraceServiceResponse(partial_success=partial).SerializeToString()
-
-
-_SERVICES: Final[Mapping[str, tuple[str, _Respond]]] = {
-    metrics.DESCRIPTOR.services_by_name["MetricsService"].full_name: (semconv.MonSignal.METRICS, _respond_metrics),
-    logs.DESCRIPTOR.services_by_name["LogsService"].full_name: (semconv.MonSignal.LOGS, _respond_logs),
-    traces.DESCRIPTOR.services_by_name["TraceService"].full_name: (semconv.MonSignal.TRACES, _respond_traces),
-}
 
 
 class Receiver:
@@ -68,7 +41,7 @@ class Receiver:
         ingest: Ingest,
         address: str = "127.0.0.1:4317",
         *,
-        message_bytes: int = 16 * 1024 * 1024,
+        message_bytes: int = MESSAGE_BYTES,
         credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         # More threads than requests may wait, so that there is always one to say that there are too many.
@@ -80,9 +53,9 @@ class Receiver:
         self._server = grpc.server(pool, options=options)
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        for name, (signal, respond) in _SERVICES.items():
-            handlers = {"Export": grpc.unary_unary_rpc_method_handler(_export(ingest, signal, respond))}
-            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+        for service in SERVICES:
+            handlers = {"Export": grpc.unary_unary_rpc_method_handler(_export(ingest, service))}
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.name, handlers),))
         try:
             if credentials is None:
                 self.port = self._server.add_insecure_port(address)
@@ -97,7 +70,7 @@ class Receiver:
     def start(self) -> None:
         """Begin to serve; the services are healthy from now on."""
         self._server.start()
-        for name in ("", *_SERVICES):
+        for name in ("", *(service.name for service in SERVICES)):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self, grace: float | None) -> threading.Event:
@@ -110,30 +83,24 @@ def build_server(
     ingest: Ingest,
     address: str = "127.0.0.1:4317",
     *,
-    message_bytes: int = 16 * 1024 * 1024,
+    message_bytes: int = MESSAGE_BYTES,
     credentials: grpc.ServerCredentials | None = None,
 ) -> Receiver:
     """A receiver that has bound its address and has not begun to serve; see Receiver."""
     return Receiver(ingest, address, message_bytes=message_bytes, credentials=credentials)
 
 
-def _export(ingest: Ingest, signal: str, respond: _Respond) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+def _export(ingest: Ingest, service: Service) -> Callable[[bytes, grpc.ServicerContext], bytes]:
     """The handler of a signal: bytes in, bytes out (gRPC passes both through where no serialiser is given)."""
 
     def export(body: bytes, context: grpc.ServicerContext) -> bytes:
         try:
-            outcome = ingest.submit(signal, body)
+            outcome = ingest.submit(service.signal, body)
         except RefusedError as refused:
             _refuse(refused, context)
-        return respond(*_partial(outcome)) if outcome.refused else b""
+        return service.answer(outcome).SerializeToString()
 
     return export
-
-
-def _partial(outcome: Outcome) -> tuple[int, str]:
-    reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(outcome.refused.items()))
-    rejected = sum(outcome.refused.values())
-    return rejected, f"{rejected} of {outcome.items} cannot be used ({reasons})"
 
 
 def _refuse(refused: RefusedError, context: grpc.ServicerContext) -> NoReturn:

@@ -41,6 +41,7 @@ WRONG = {
         ["window", "whole number of windows"],
     ),
     "display is less than a window": ("window: {size: 60s, display: 30s}", ["window", "whole number of windows"]),
+    "address of all, HTTP": ("listen_http: 0.0.0.0:4318", ["listen_http is 0.0.0.0:4318", "insecure: true"]),
     "address of all": ("listen: 0.0.0.0:4317", ["listen is 0.0.0.0:4317", "insecure: true"]),
     "address of all, version 6": ("http: '[::]:9464'", ["http is [::]:9464", "insecure: true"]),
     "address of a name": ("http: example.org:9464", ["http is example.org:9464", "insecure: true"]),
@@ -115,6 +116,13 @@ def test_loopback_is_let_in(read, address):
 
 def test_another_address_is_let_in_where_it_is_said_to_be_insecure(read):
     assert read("{listen: '0.0.0.0:4317', http: 'example.org:80', insecure: true}").listen == "0.0.0.0:4317"
+
+
+@pytest.mark.parametrize("text", ["listen_http: off", "listen_http: 'off'", "listen_http: false", "listen_http:"])
+def test_otlp_over_http_can_be_switched_off(read, text):
+    assert read(text).listen_http is None
+    assert read("", listen_http="off").listen_http is None
+    assert read(text, listen_http="127.0.0.1:0").listen_http == "127.0.0.1:0"
 
 
 def test_flags_go_before_the_file(read, tmp_path):

@@ -195,14 +195,15 @@ def test_points_that_can_never_be_used_are_a_partial_success_and_counted(running
     assert not model_series(running, "unusable")
 
 
-@pytest.mark.parametrize("shared", ["data", "listen", "http"])
+@pytest.mark.parametrize("shared", ["data", "listen", "listen-http", "http"])
 def test_a_second_one_on_the_same_directory_or_port_ends_with_2_and_one_line(running, real, tmp_path, shared):
     taken = {
         "data": running.log.parent / "data",
         "listen": f"127.0.0.1:{running.otlp}",
+        "listen-http": f"127.0.0.1:{running.otlp_http}",
         "http": running.url.removeprefix("http://"),
     }
-    free = {"data": tmp_path / "data", "listen": "127.0.0.1:0", "http": "127.0.0.1:0"}
+    free = {"data": tmp_path / "data", **dict.fromkeys(["listen", "listen-http", "http"], "127.0.0.1:0")}
     arguments = [f"--{name}={taken[name] if name == shared else free[name]}" for name in free]
     done = subprocess.run(
         [real.BIN / "otel-mlmon", "processor", *arguments], capture_output=True, text=True, timeout=60
@@ -228,7 +229,7 @@ def test_settings_that_are_wrong_end_with_2_and_one_line(real, tmp_path):
 def test_a_model_that_is_silent_is_forgotten_and_seen_anew_when_it_comes_back(otlp, tmp_path, wait, caplog):
     """In this process, as one event for each is all there is to see."""
     caplog.set_level(logging.INFO)
-    flags = {"listen": "127.0.0.1:0", "http": "127.0.0.1:0", "data": tmp_path / "data"}
+    flags = {"listen": "127.0.0.1:0", "listen_http": "off", "http": "127.0.0.1:0", "data": tmp_path / "data"}
     settings = tmp_path / "mlmon.yaml"
     settings.write_text("{retire: 300ms, evaluate: {interval: 20ms}, shutdown: 2s}")
     processor = Processor(read_config(settings, **flags))
@@ -272,12 +273,13 @@ def test_sigterm_ends_it_with_0_and_all_that_was_acknowledged_is_in_the_director
     """Ports of the system's choice, named in the log; events on stderr, one a line, and nothing per item."""
     (tmp_path / "mlmon.yaml").write_text("evaluate: {interval: 50ms}\n")
     command = [real.BIN / "otel-mlmon", "processor", "--config", tmp_path / "mlmon.yaml", "--data", tmp_path / "data"]
-    command += ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+    command += ["--listen", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--http", "127.0.0.1:0"]
     out, log = tmp_path / "out", tmp_path / "log"
     with out.open("w") as stdout, log.open("w") as stderr:
         process = subprocess.Popen(command, stdout=stdout, stderr=stderr)
     try:
-        listening = re.compile(r"listening: OTLP over gRPC on (127\.0\.0\.1:\d+), (http://127\.0\.0\.1:\d+)/metrics")
+        address = r"127\.0\.0\.1:\d+"
+        listening = re.compile(rf"OTLP over gRPC on ({address}), over HTTP on {address}, (http://{address})/metrics")
         target, url = wait(lambda: listening.search(log.read_text()), log.read_text).groups()
         hostile = otlp.Sender(
             model={"ml.model.name": "evil\n2025-01-01 00:00:00,000 INFO fine\x1b[2J", "ml.model.version": "1"}

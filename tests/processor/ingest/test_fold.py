@@ -400,6 +400,7 @@ def test_the_newest_profile_comes_first_and_conflicts_are_counted(otlp):
         ("profile_mismatch", packed("h", "2026", version="9")),
         ("profile_too_large", packed("h", "2026", padding=10_000)),
     ],
+    ids=["no gzip", "cut off", "nonsense", "another hash", "another version", "too large"],
 )
 def test_a_profile_that_is_none_is_refused(otlp, reason, body):
     fold = Fold(FoldSettings(caps=Caps(profile_bytes=5000)), parse=StoredProfile)

@@ -1,0 +1,153 @@
+"""OTLP over HTTP, protobuf and JSON, plain or gzip: the same requests as over gRPC, taken in the same way.
+
+https://opentelemetry.io/docs/specs/otlp/#otlphttp
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import zlib
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import grpc
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from google.rpc.status_pb2 import Status
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from otel_mlmon_processor.ingest import Ingest, RefusedError
+from otel_mlmon_processor.services import MESSAGE_BYTES, SERVICES, Service
+
+PROTOBUF: Final = "application/x-protobuf"
+JSON: Final = "application/json"
+GZIP: Final = 31  # window bits that ask zlib for gzip's header
+_HEX: Final = ("traceId", "spanId", "parentSpanId")  # which OTLP writes in hex, protobuf's JSON in base64
+# Those that a client may try again are 429 and 503, by the specification.
+_CODES: Final = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.UNAVAILABLE: 503,
+}
+
+
+class _BadRequestError(Exception):
+    """A request that can never succeed, with the HTTP status and the reason for counting."""
+
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.reason = code, reason
+
+
+def make_otlp_application(ingest: Ingest, *, message_bytes: int = MESSAGE_BYTES) -> Starlette:
+    """POST on /v1/metrics, /v1/logs and /v1/traces.
+
+    Args:
+        ingest: takes the requests.
+        message_bytes: largest request, packed and unpacked.
+    """
+    return Starlette(
+        routes=[Route(service.path, _export(ingest, service, message_bytes), methods=["POST"]) for service in SERVICES]
+    )
+
+
+def _export(ingest: Ingest, service: Service, most: int) -> Callable[[Request], Awaitable[Response]]:
+    async def export(request: Request) -> Response:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        try:
+            if kind not in (PROTOBUF, JSON):
+                raise _BadRequestError(415, "content_type", f"content-type must be {PROTOBUF} or {JSON}, got {kind!r}")
+            packed = await _read(request, most)
+            body = await run_in_threadpool(_unpack, packed, request.headers.get("content-encoding", ""), most)
+            if kind == JSON:
+                body = await run_in_threadpool(_from_json, service.request, body)
+            outcome = await run_in_threadpool(ingest.submit, service.signal, body)
+        except _BadRequestError as bad:
+            ingest.count_refused(service.signal, bad.reason)
+            return _respond(Status(code=grpc.StatusCode.INVALID_ARGUMENT.value[0], message=str(bad)), kind, bad.code)
+        except RefusedError as refused:
+            status = Status(code=refused.code.value[0], message=refused.message)
+            response = _respond(status, kind, _CODES.get(refused.code, 500))
+            if refused.retry_after is not None:
+                response.headers["retry-after"] = str(math.ceil(refused.retry_after))
+            return response
+        return _respond(service.answer(outcome), kind, 200)
+
+    return export
+
+
+async def _read(request: Request, most: int) -> bytes:
+    parts, size = [], 0
+    try:
+        async for part in request.stream():
+            parts.append(part)
+            size += len(part)
+            if size > most:
+                raise _too_large(most)
+    except ClientDisconnect:
+        raise _BadRequestError(400, "incomplete", "the request ended early") from None
+    return b"".join(parts)
+
+
+def _unpack(body: bytes, encoding: str, most: int) -> bytes:
+    """Without its content-encoding; never more than `most` bytes are made of it."""
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding != "gzip":
+        raise _BadRequestError(415, "content_encoding", f"content-encoding must be gzip or none, got {encoding!r}")
+    unpacked = b""
+    try:
+        while body:  # gzip members may follow each other
+            stream = zlib.decompressobj(GZIP)
+            unpacked += stream.decompress(body, most + 1 - len(unpacked))
+            if len(unpacked) > most:
+                raise _too_large(most)
+            if not stream.eof:
+                raise zlib.error("incomplete")
+            body = stream.unused_data
+    except zlib.error as error:
+        raise _BadRequestError(400, "not_gzip", f"the body is no gzip: {error}") from None
+    return unpacked
+
+
+def _too_large(most: int) -> _BadRequestError:
+    return _BadRequestError(413, "too_large", f"a request may have at most {most} bytes, unpacked too")
+
+
+def _from_json(message: type[Message], body: bytes) -> bytes:
+    """The protobuf form of a request in OTLP's JSON."""
+    try:
+        document = json.loads(body)
+        _read_ids(document)
+        return json_format.ParseDict(document, message(), ignore_unknown_fields=True).SerializeToString()
+    except (ValueError, TypeError, AttributeError, RecursionError, json_format.ParseError) as error:
+        raise _BadRequestError(400, "not_json", f"the body is no OTLP in JSON: {error}"[:300]) from None
+
+
+def _read_ids(document: Any) -> None:
+    """Turn ids from hex to base64, in place."""
+    waiting = [document]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            for name in _HEX:
+                if isinstance(node.get(name), str):
+                    node[name] = base64.b64encode(binascii.unhexlify(node[name])).decode()
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+
+
+def _respond(message: Message, kind: str, code: int) -> Response:
+    """In the form of the request."""
+    if kind == JSON:
+        return Response(json_format.MessageToJson(message, indent=None), code, media_type=JSON)
+    return Response(message.SerializeToString(), code, media_type=PROTOBUF)
