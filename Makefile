@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format generate pages bench bench-recorder bench-footprint bench-compare clean
+.PHONY: help demo test check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,7 +45,7 @@ generate: .venv/.dev ## Constants and reference page from semconv/registry.yaml
 pages: .venv/.dev ## Pages of three sets of real data, and their pictures
 	@$(BIN)/python examples/compare/pages.py
 
-bench: bench-recorder bench-footprint bench-compare ## All benchmarks, one after the other
+bench: bench-recorder bench-footprint bench-compare bench-agreement ## All benchmarks, one after the other
 
 bench-recorder: .venv/.dev ## The recorder against its peers
 	@$(BIN)/python benchmarks/recorder.py
@@ -55,6 +55,9 @@ bench-footprint: .venv/.dev ## What the model process installs and imports
 
 bench-compare: .venv/.dev ## Comparing two data sets, against its peers
 	@$(BIN)/python benchmarks/compare.py
+
+bench-agreement: .venv/.dev ## Drift measures against the truth and other tools
+	@$(BIN)/python benchmarks/agreement.py
 
 clean: ## Remove environments and what runs left behind
 	rm -rf .venv .bench .coverage dist build demo-output
