@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.ma import MaskedArray  # `np.ma` would import on first use, which a fork must not interrupt
 from numpy.typing import NDArray
 
 from otel_mlmon.numerics.binning import CategoryAxis, Floats
@@ -142,7 +143,7 @@ def to_numbers(column: Any) -> Encoded:
 
 def to_plain(column: Any) -> tuple[Any, int]:
     """A column as a numpy array or list, and how many missing values were taken out of it."""
-    if isinstance(column, np.ma.MaskedArray):
+    if isinstance(column, MaskedArray):
         present = column.compressed()
         return present, column.size - present.size
     if isinstance(column, np.ndarray):

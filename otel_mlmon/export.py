@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry._logs import LogRecord, SeverityNumber
@@ -93,13 +94,15 @@ def make_log_exporter(settings: Settings) -> LogRecordExporter | None:
         return OTLPLogExporter()
 
 
-def suppress_instrumentation() -> AbstractContextManager[None]:
-    """Keep instrumented gRPC and HTTP clients from tracing our exports; without that package there are none."""
-    try:
-        from opentelemetry.instrumentation.utils import suppress_instrumentation as suppress
-    except ImportError:
-        return nullcontext()
-    return suppress()
+@cache
+def find_suppression() -> Callable[[], AbstractContextManager[None]]:
+    """What keeps instrumented gRPC and HTTP clients from tracing our exports; without that package there are none."""
+    with importing:
+        try:
+            from opentelemetry.instrumentation.utils import suppress_instrumentation
+        except ImportError:
+            return nullcontext
+        return suppress_instrumentation
 
 
 def profile_records(
@@ -212,7 +215,7 @@ class Sender:
 
     def send(self) -> bool:
         """Send all that was recorded before the call; False where something was not acknowledged."""
-        with self._lock, suppress_instrumentation():
+        with self._lock, find_suppression()():
             sent = self._send_profile()
             return (self._handed_over or self._send_metrics()) and sent
 
@@ -307,7 +310,8 @@ class ExportThread:
             self._wake.wait(max(due - time.monotonic(), 0.0))
             self._wake.clear()
             try:
-                self._count()
+                with importing:  # as numpy and pandas do on first use
+                    self._count()
                 if time.monotonic() >= due and not self._stopping:
                     due = time.monotonic() + self._interval
                     self._send()

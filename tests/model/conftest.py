@@ -274,13 +274,17 @@ def make_monitor():
 
 @pytest.fixture
 def run_script(tmp_path):
-    """Run a script as a process of its own, which must end within a minute."""
+    """Run a script as a process of its own, which must end within a minute.
 
-    def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    Without coverage where its threads run over a fork: coverage's lock may be held by one of them.
+    """
+
+    def run(code: str, *, coverage: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        inherited = {k: v for k, v in os.environ.items() if coverage or not k.startswith(("COVERAGE_", "COV_"))}
         path = tmp_path / "script.py"
         path.write_text(textwrap.dedent(code))
         return subprocess.run(
-            [sys.executable, path], env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
+            [sys.executable, path], env={**inherited, **environment}, capture_output=True, text=True, timeout=60
         )
 
     return run

@@ -137,6 +137,7 @@ def test_a_fork_while_threads_record_and_export_does_not_deadlock(protocol, coll
             thread.join()
         print(sum(counts))
         """,
+        coverage=False,
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
         OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
         OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE="delta",

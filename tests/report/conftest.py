@@ -199,7 +199,7 @@ def documents():
     return Documents()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop must not outlive the tests that need it
 def browser():
     chromium = shutil.which("chromium")
     if chromium is None and not os.environ.get("CI"):
