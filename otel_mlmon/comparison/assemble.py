@@ -30,7 +30,7 @@ def describe_side(side: Side) -> SideInfo:
     """What is known of a side as a whole."""
     if side.facts is None:
         return SideInfo(side.name, "profile", side.rows, None, None)
-    repeated, looked = side.facts.repeats
+    repeated, looked = side.facts.repeats.among(side.rows)
     return SideInfo(side.name, "data", side.rows, repeated / looked if looked else None, _describe_times(side))
 
 

@@ -21,6 +21,7 @@ from otel_mlmon.numerics.effect import sufficient
 from otel_mlmon.numerics.histogram import Histogram
 from otel_mlmon.numerics.measures import MEASURES, chi_square
 from otel_mlmon.numerics.rates import Rate, count_quality, make_rate, rate_pairs
+from otel_mlmon.numerics.smooth import smooth_test
 from otel_mlmon.profile.document import ProfileError, Reference
 from otel_mlmon.profile.rebinning import counts_over
 from otel_mlmon.semconv import DriftMeasure, QualityMeasure
@@ -56,7 +57,7 @@ class Verdict:
         reference, current: its counts; `current` is None where it is gone or counts something else.
         pair: None where one of the two is empty.
         measures: by name; empty where there is no pair.
-        p_value: of the chi-square test of both samples over the cells of the decision.
+        p_value: that both samples come from one distribution, see `find_p_value`.
         rates: by quality measure.
         drifted: None where there are too few values.
         findings: what differs.
@@ -124,12 +125,20 @@ def is_enough(pair: Pair | None) -> bool:
 
 
 def find_p_value(pair: Pair | None) -> float:
-    """Of the chi-square test that both samples come from one distribution."""
+    """That both samples come from one distribution: of the chi-square test; of numbers of the smooth test too, the
+    smaller of the two doubled.
+    """
     if pair is None:
         return np.nan
     p, q = pair.decided
     freedom = int(((p + q) > 0).sum()) - 1
-    return float(chdtrc(freedom, float(chi_square(p, q)) * freedom)) if freedom > 0 else 1.0
+    if freedom < 1:
+        return 1.0
+    p_value = float(chdtrc(freedom, float(chi_square(p, q)) * freedom))
+    if not isinstance(pair.axis, NumericAxis):
+        return p_value
+    smooth = smooth_test(p, q)
+    return min(1.0, 2 * min(p_value, float(chdtrc(smooth.freedom, smooth.statistic))))
 
 
 class Budget:
@@ -188,8 +197,8 @@ def judge_variable(
     rates = rate_variable(reference, current, budget.confidence)
     drifted = budget.drifted(pair, measures, tolerance)
     found = list(schema.compare_types(reference, kind, sample)) if variable.transform != "age" else []
-    found += schema.find_constant(reference, current)
-    found += schema.find_codes(reference, current, sample, old)
+    found += schema.find_constant(reference, current, confidence=budget.confidence)
+    found += schema.find_codes(reference, current, sample, old, confidence=budget.confidence)
     names = list(schema.compare_categories(reference, current, sample, confidence=budget.confidence))
     if drifted:
         found += schema.compare_units(reference, current, sample, old)
@@ -236,8 +245,8 @@ def _find_rates(
 
 
 def count_rates(references: Sequence[Reference]) -> int:
-    """Tests of rates."""
-    return sum(len(count_quality(r.variable.axis, r.histogram.counts, {})) for r in references)
+    """Tests of rates, and those of the schema."""
+    return sum(len(count_quality(r.variable.axis, r.histogram.counts, {})) + schema.TESTS for r in references)
 
 
 def measure_groups(
@@ -283,12 +292,13 @@ def find_segments(
 
 
 def find_repeats(reference: Side, current: Side, budget: Budget, tolerance: float) -> list[Finding]:
-    """Whether more rows than before repeat an earlier one."""
-    if reference.facts is None or current.facts is None or not reference.facts.repeats[1]:
+    """Whether more rows than before repeat an earlier one, among as many: of more rows more are alike by chance."""
+    if reference.facts is None or current.facts is None or not reference.rows or not current.rows:
         return []
-    repeated, looked = current.facts.repeats
-    rate = make_rate(repeated, looked, reference.facts.repeats, confidence=budget.confidence)
+    sides = reference.facts.repeats, current.facts.repeats
+    before, (repeated, looked) = (side.among(min(reference.rows, current.rows)) for side in sides)
+    rate = make_rate(repeated, looked, before, confidence=budget.confidence)
     if rate.effect <= tolerance:
         return []
-    said = f"duplicates {say_share(rate.reference or 0.0)} -> {say_share(rate.rate)}"
+    said = f"duplicates {' -> '.join(say_share(side.share) for side in sides)}"
     return [Finding("fault", "duplicates", "data", "", said, rate.effect)]

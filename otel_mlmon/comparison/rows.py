@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaln
 
 from otel_mlmon.profile.physical import Physical, read_physical
 from otel_mlmon.profile.roles import Block
@@ -68,6 +70,43 @@ def _hash_values(column: Physical) -> Hashes:
     return np.array(codes, dtype=np.uint64) * _GOLDEN
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Repeated:
+    """Distinct rows that were looked at.
+
+    Args:
+        counts: how often each is there, shape (distinct,).
+        rows: of the whole data set.
+    """
+
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    rows: int = 0
+
+    @property
+    def share(self) -> float:
+        """Of rows that repeat another one."""
+        repeated, looked = self.among(self.rows)
+        return repeated / max(looked, 1)
+
+    def among(self, rows: int) -> tuple[int, int]:
+        """How many rows repeat another one, and how many are looked at, on average over all choices of `rows` of them.
+
+        A row that is there c times among N is not among the n chosen ones with probability C(N - c, n) / C(N, n).
+        """
+        looked = float(self.counts.sum())
+        if rows >= self.rows:
+            return int(looked) - self.counts.size, int(looked)
+        left = self.rows - self.counts.astype(np.float64)
+        absent = np.where(left < rows, 0.0, np.exp(_log_choices(left, rows) - _log_choices(float(self.rows), rows)))
+        chosen = looked * rows / self.rows
+        return round(chosen - float((1 - absent).sum())), round(chosen)
+
+
+def _log_choices(of: Any, rows: int) -> Any:
+    """Log of of! / (of - rows)!."""
+    return gammaln(of + 1.0) - gammaln(np.maximum(of - rows, 0.0) + 1.0)
+
+
 class Repeats:
     """How many rows repeat an earlier one, from a sample of distinct rows in bounded memory.
 
@@ -86,9 +125,11 @@ class Repeats:
         self._rows: Hashes = np.zeros(0, np.uint64)
         self._counts: NDArray[np.int64] = np.zeros(0, np.int64)
         self._choosing: list[str] | None = None
+        self._seen = 0
 
     def add(self, columns: Mapping[str, Any], rows: int) -> None:
         """Take in a block of columns."""
+        self._seen += rows
         if self._choosing is None:
             self._choosing = _choose_columns(columns, rows)
         keys = hash_rows([columns[name] for name in self._choosing if name in columns], rows)
@@ -108,11 +149,9 @@ class Repeats:
         kept = self._keys <= self._limit
         self._keys, self._rows, self._counts = self._keys[kept], self._rows[kept], self._counts[kept]
 
-    @property
-    def found(self) -> tuple[int, int]:
-        """Rows that repeat an earlier one, and rows looked at."""
-        looked = int(self._counts.sum())
-        return looked - self._counts.size, looked
+    def finish(self) -> Repeated:
+        """What was found."""
+        return Repeated(self._counts, self._seen)
 
 
 def _choose_columns(columns: Mapping[str, Any], rows: int) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from otel_mlmon.comparison.finding import Finding
 from otel_mlmon.comparison.units import LEVELS, recognise_conversion
 from otel_mlmon.numerics.binning import CategoryAxis, Floats, NumericAxis
+from otel_mlmon.numerics.rates import make_rate
 from otel_mlmon.profile.document import Reference
 from otel_mlmon.profile.physical import Physical
 from otel_mlmon.profile.planning import name_of
@@ -26,6 +27,7 @@ LEAST_VALUES: Final = 30  # of a column that is called constant
 _NINES: Final = [float("9" * digits) for digits in range(1, 10)]
 CODES: Final = frozenset({*_NINES, *(-number for number in _NINES), -1.0, -2.0, -32768.0, 2147483647.0, -2147483648.0})
 TEXT_CODES: Final = frozenset({"", "-", "?", "na", "n/a", "#n/a", "nan", "nil", "none", "null", "missing", "unknown"})
+TESTS: Final = 4  # of a variable: fewer missing, a new code for them, constant, renamed
 _NUMBERS: Final = ("boolean", "integer", "float")
 
 
@@ -83,24 +85,21 @@ def compare_units(
 
 
 def find_codes(
-    reference: Reference, current: Reference, sample: Physical | None, old: Physical | None
+    reference: Reference, current: Reference, sample: Physical | None, old: Physical | None, *, confidence: float
 ) -> Iterator[Finding]:
-    """Values that stand for missing ones and did not before; from samples of the current values and of the old ones."""
+    """Values that stand for missing ones and did not before; from samples of the current values and of the old ones.
+
+    `confidence` is that of the fall of the missing ones and, for all values together, of the rise of each.
+    """
     before, after = reference.histogram.missing, current.histogram.missing
-    fallen = before - after if before > LEAST_CODE and after < before / 2 else 0.0
+    fallen = before - after if after < before / 2 and _has_fallen(reference, current, confidence) else 0.0
     if isinstance(reference.variable.axis, CategoryAxis):
-        known = reference.variable.axis.codes
-        new = {
-            repr(name): share
-            for name, share in _category_shares(sample).items()
-            if name not in known and _normal(name) in TEXT_CODES
-        }
+        new = _new_text_codes(reference, sample, old, confidence)
     else:
-        usual = _numbers(old)
         new = {
             format_number(value): share
-            for value, share in _heavy_values(sample).items()
-            if _is_code(reference, value, share, fallen, usual)
+            for value, share in _new_numbers(reference, sample, old, confidence).items()
+            if _is_code(reference, value, share, fallen, _numbers(old))
         }
     was = f" where {say_share(before)} were missing" if fallen else ""
     for name, share in sorted(new.items(), key=lambda item: -item[1])[:NAMED]:
@@ -108,16 +107,63 @@ def find_codes(
         yield _finding(reference, "fault", "missing_code", said, 10.0 + share)
 
 
-def _heavy_values(sample: Physical | None) -> dict[float, float]:
-    """Numbers that many rows have, with their shares."""
-    values = _numbers(sample)
+def _has_fallen(reference: Reference, current: Reference, confidence: float) -> bool:
+    """Whether surely fewer values are missing."""
+    was, now = reference.histogram, current.histogram
+    before, after = (round(side.missing * side.seen) for side in (was, now))
+    return was.missing > LEAST_CODE and _is_more(before, was.seen, (after, now.seen), confidence)
+
+
+def _is_more(count: int, seen: int, before: tuple[int, int], confidence: float) -> bool:
+    """Whether count of seen is surely a greater share than before."""
+    return make_rate(count, seen, before, confidence=confidence).effect > 0
+
+
+def _new_text_codes(
+    reference: Reference, sample: Physical | None, old: Physical | None, confidence: float
+) -> dict[str, float]:
+    """Known codes that were surely rarer, with their shares."""
+    axis = reference.variable.axis
+    assert isinstance(axis, CategoryAxis)  # noqa: S101 -- asked of categories only
+    if sample is None or not (axis.closed or old is not None):
+        return {}
+    known, every = axis.codes, 1 - (1 - confidence) / len(TEXT_CODES)
+    before = reference.histogram.valid if axis.closed or old is None else int(old.valid.sum())
+    return {
+        repr(name): share
+        for name, share in _category_shares(sample).items()
+        if name not in known
+        and _normal(name) in TEXT_CODES
+        and (axis.closed or name not in _category_shares(old))
+        and _is_more(round(share * sample.present.size), sample.present.size, (0, before), every)
+    }
+
+
+def _new_numbers(
+    reference: Reference, sample: Physical | None, old: Physical | None, confidence: float
+) -> dict[float, float]:
+    """Numbers that surely more rows have than before, with their shares; `confidence` is that of all together."""
+    values, usual = _numbers(sample), _numbers(old)
+    was, axis = reference.histogram, reference.variable.axis
+    assert isinstance(axis, NumericAxis)  # noqa: S101 -- asked of numbers only
     distinct, counts = np.unique(values, return_counts=True)
-    keep = counts >= max(5.0, LEAST_CODE * values.size)
-    return dict(zip(distinct[keep].tolist(), (counts[keep] / max(values.size, 1)).tolist(), strict=True))
+    every = 1 - (1 - confidence) / max(distinct.size, 1)
+    new = {}
+    for at in np.flatnonzero(counts >= max(5.0, LEAST_CODE * values.size)):
+        value, count = float(distinct[at]), int(counts[at])
+        if not was.min <= value <= was.max:
+            before = 0, was.valid
+        elif usual.size:
+            before = int(np.count_nonzero(usual == value)), usual.size
+        else:
+            before = int(was.counts[axis.locate(value)]), was.valid
+        if _is_more(count, values.size, before, every):
+            new[value] = count / values.size
+    return new
 
 
 def _is_code(reference: Reference, value: float, share: float, fallen: float, old: Floats) -> bool:
-    """Whether a value that many rows have is new, and either looks like a code or takes the place of missing ones.
+    """Whether a value that surely more rows have looks like a code or takes the place of missing ones.
 
     `old` are some of the reference's values; without them (a profile has none) a value in the range is taken for new
     where it alone has twice as many rows as its cell had.
@@ -135,16 +181,20 @@ def _is_code(reference: Reference, value: float, share: float, fallen: float, ol
     return new and fallen > 0 and 0.5 * fallen <= share - usual <= 2 * fallen
 
 
-def find_constant(reference: Reference, current: Reference) -> Iterator[Finding]:
-    """One value in all rows, where there were several."""
+def find_constant(reference: Reference, current: Reference, *, confidence: float) -> Iterator[Finding]:
+    """One value in all rows, where there were several; `confidence` is that chance would not do it."""
     was, now = reference.histogram, current.histogram
-    if now.valid < LEAST_VALUES:
+    if now.valid < LEAST_VALUES or np.count_nonzero(now.counts) != 1:
+        return
+    cell = int(now.counts.argmax())
+    upper = make_rate(0, 1, (int(was.counts[cell]), was.valid), confidence=confidence).allowed
+    if upper**now.valid > 1 - confidence:
         return
     if isinstance(reference.variable.axis, NumericAxis):
         if now.min == now.max and was.min < was.max:
             yield _finding(reference, "fault", "constant", f"the same in all rows, {format_number(now.min)}", 1e4)
-    elif np.count_nonzero(was.counts) > 1 and now.counts.max() == now.valid:
-        label = reference.variable.axis.labels[int(now.counts.argmax())]
+    elif np.count_nonzero(was.counts) > 1:
+        label = reference.variable.axis.labels[cell]
         if label not in reference.variable.axis.labels[-2:]:
             yield _finding(reference, "fault", "constant", f"the same in all rows, '{printable(label)}'", 1e4)
 
@@ -174,8 +224,7 @@ def compare_categories(
         for i, name in enumerate(axis.names)
         if not now[i] and (1 - float(was[i])) ** current.histogram.valid < 1 - confidence
     ]
-    spelt = {_normal(name): name for name in (*axis.names, *axis.others)}
-    renamed = {spelt[_normal(name)]: name for name in new if _normal(name) in spelt}
+    renamed = _find_renamed(reference, current, sample, new, confidence)
     if renamed:
         said = _list([f"'{printable(a)}' is now '{printable(b)}'" for a, b in renamed.items()])
         yield _finding(reference, "fault", "renamed", said, 100.0)
@@ -188,6 +237,28 @@ def compare_categories(
     if lost:
         said = _list([f"'{printable(name)}' {say_share(share)}" for name, share in lost.items()])
         yield _finding(reference, "note", "category_gone", f"gone: {said}", sum(lost.values()))
+
+
+def _find_renamed(
+    reference: Reference, current: Reference, sample: Physical | None, new: Mapping[str, float], confidence: float
+) -> dict[str, str]:
+    """Known names that are written another way now: where one surely became rarer while its other spelling surely came
+    up, the others are believed too.
+    """
+    axis, was, now = reference.variable.axis, reference.histogram, current.histogram
+    assert isinstance(axis, CategoryAxis)  # noqa: S101 -- asked of categories only
+    spelt = {_normal(name): name for name in (*axis.names, *axis.others)}
+    found = {spelt[_normal(name)]: name for name in new if _normal(name) in spelt}
+    every = 1 - (1 - confidence) / max(2 * len(new), 1)
+
+    def is_sure(name: str, other: str) -> bool:
+        if name not in axis.names or sample is None:
+            return False
+        at, size = axis.names.index(name), sample.present.size
+        less = _is_more(int(was.counts[at]), was.valid, (int(now.counts[at]), now.valid), every)
+        return less and _is_more(round(new[other] * size), size, (0, was.valid), every)
+
+    return found if any(is_sure(*pair) for pair in found.items()) else {}
 
 
 def _category_shares(sample: Physical | None) -> Mapping[str, float]:

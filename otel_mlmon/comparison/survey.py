@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from otel_mlmon.comparison.rows import Repeats, take_rows
+from otel_mlmon.comparison.rows import Repeated, Repeats, take_rows
 from otel_mlmon.profile.physical import Physical, read_physical
 from otel_mlmon.profile.roles import Block
 from otel_mlmon.profile.sampling import SEED, Sample
@@ -24,14 +24,14 @@ class Facts:
     Args:
         columns: names, in their order; of features only.
         sample: some values of each.
-        repeats: rows that repeat an earlier one, and rows that were looked at for it.
+        repeats: rows that are there more than once.
         times: least and greatest, seconds since 1970; None without a time column or a time.
         days: that have a row, since 1970 (UTC).
     """
 
     columns: tuple[str, ...] = ()
     sample: Mapping[str, Physical] = field(default_factory=dict)
-    repeats: tuple[int, int] = (0, 0)
+    repeats: Repeated = field(default_factory=Repeated)
     times: tuple[float, float] | None = None
     days: frozenset[int] = frozenset()
 
@@ -67,4 +67,4 @@ class Survey:
     def finish(self) -> Facts:
         """What was found."""
         times = self._times if self._days else None
-        return Facts(tuple(self._columns), self._sample.finish(), self._repeats.found, times, frozenset(self._days))
+        return Facts(tuple(self._columns), self._sample.finish(), self._repeats.finish(), times, frozenset(self._days))

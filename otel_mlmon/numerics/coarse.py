@@ -12,6 +12,9 @@ from otel_mlmon.numerics.binning import Axis, CategoryAxis, Counts, NumericAxis
 COARSE_CELLS: Final = 20
 # Below a quarter of an equal share a cell is merged on, so that no cell of the decision rests on a handful of values.
 _LEAST_SHARE: Final = 1 / (4 * COARSE_CELLS)
+# Names that have a cell of their own in a decision are chosen by the reference's own counts: of so few values the most
+# frequent ones would owe their place to chance, and all others would seem to have become more frequent since.
+_LEAST_NAMED: Final = 20
 
 
 def coarse_starts(counts: Counts, axis: Axis) -> NDArray[np.intp]:
@@ -36,16 +39,22 @@ def coarse_starts(counts: Counts, axis: Axis) -> NDArray[np.intp]:
 
 
 def decision_starts(counts: Counts, axis: Axis) -> NDArray[np.intp]:
-    """The same with every cell that holds less than 1/80 of the reference joined to its lighter neighbour.
+    """The same with every cell that holds less than 1/80 of the reference joined to its lighter neighbour; of
+    categories those with at least 20 values have cells of their own, and all else is one.
 
     The effect D is measured over these. A cell that the reference hardly filled (beyond its range, categories it never
     saw) would make the lower bound of D useless: a few values in it add little to D and very much to its variance. D
     over joined cells is at most D over all, so a lower bound over them holds for both. What the reference never saw has
     a test of its own, on its rate.
     """
+    counts = np.asarray(counts)
     starts = coarse_starts(counts, axis).tolist()
-    masses = coarsen(np.asarray(counts), np.array(starts)).tolist()
-    least = _LEAST_SHARE * sum(masses)
+    least = _LEAST_SHARE * float(counts.sum())
+    if isinstance(axis, CategoryAxis):
+        least = max(least, _LEAST_NAMED)
+        alone = int((counts[: len(axis.names)] >= least).cumprod().sum())
+        starts = list(range(min(alone, COARSE_CELLS - 2) + 1))
+    masses = coarsen(counts, np.array(starts)).tolist()
     while len(masses) > 1 and min(masses) < least:
         _join_lightest(starts, masses)
     return np.array(starts, dtype=np.intp)

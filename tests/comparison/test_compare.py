@@ -248,8 +248,49 @@ def test_many_features_share_the_budget():
         a, b = rng.normal(size=(1_000, 100)), rng.normal(size=(300, 100))
         result = otel_mlmon.compare(a, b)
         failed += not result.passed
-        assert result.settings.tests == 100 + 3 * 100 + 1
+        assert result.settings.tests == 100 + (3 + 4) * 100 + 1
     assert failed <= 2  # 1 % promised; P(more than 2 of 40) = 0.8 %
+
+
+def draw_rare(rng, rows):
+    """What chance alone makes look like a change: values that a small sample may hold or not."""
+    missing = rng.random(rows) < 0.01
+    zipf = 1 / np.arange(1, 81)
+    return {
+        "minus": np.where(rng.random(rows) < 0.003, -1, rng.poisson(40, rows)),
+        "unknown": rng.choice(["red", "green", "unknown"], rows, p=[0.6, 0.397, 0.003]),
+        "spelling": rng.choice(["North", "South", "north"], rows, p=[0.6, 0.397, 0.003]),
+        "flag": (rng.random(rows) < 0.01).astype(np.int64),
+        "integers": np.where(missing, np.nan, rng.integers(0, 1_000, rows)),
+        "many": rng.choice([f"c{i}" for i in range(80)], rows, p=zipf / zipf.sum()),
+    }
+
+
+@pytest.mark.parametrize("sizes", [(200, 200), (1_000, 1_000), (1_000, 4_000)])
+def test_rare_values_do_not_fail_a_comparison(sizes):
+    failed = []
+    for seed in range(40):
+        rng = np.random.default_rng([seed, *sizes])
+        failed += otel_mlmon.compare(*(draw_rare(rng, rows) for rows in sizes)).findings
+    assert [str(finding) for finding in failed if finding.level != "note"] == []
+
+
+def test_more_rows_repeat_more_often_by_chance():
+    rng = np.random.default_rng(3)
+    few, many = ({"a": rng.poisson(3, n), "b": rng.integers(0, 40, n)} for n in (1_000, 10_000))
+    for a, b in ((few, many), (many, few)):
+        assert otel_mlmon.compare(a, b).passed
+
+
+def test_a_shift_is_found_in_small_data():
+    """0.25 sd of one feature among 35, a thousand rows: the smooth test sees it, the chi-square test mostly not."""
+    found = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        a, b = rng.normal(size=(1_000, 35)), rng.normal(size=(1_000, 35))
+        b[:, 7] += 0.25
+        found += any(finding.name == "x7" for finding in otel_mlmon.compare(a, b).findings)
+    assert found >= 10
 
 
 def test_settings_decide(frame):
