@@ -9,6 +9,7 @@ January against July. Writes agreement.json, agreement.md and agreement.png besi
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -161,9 +162,8 @@ def measure_peer(tool: str, columns: dict[str, tuple[Any, Any]]) -> dict[str, di
         }
     ).to_parquet(path)
     python = make_environment(tool, PINS[tool])
-    done = subprocess.run(
-        [python, HERE / "agreement_worker.py", tool, path], check=True, stdout=subprocess.PIPE, text=True, cwd=HERE
-    )
+    command, steady = [python, HERE / "agreement_worker.py", tool, path], {**os.environ, "PYTHONHASHSEED": "0"}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=HERE, env=steady)
     found: dict[str, dict[str, float]] = json.loads(done.stdout)
     for values in found.values():
         if "js" in values:  # all three give the square root; Evidently and frouros of nats
@@ -190,6 +190,22 @@ def case_by_hand() -> dict[str, float]:
         "empty in one of the two": int(((p == 0) != (q == 0)).sum()),
         "share of one value": 0.01,
         "its term": float((0.01 - sys.float_info.min) * np.log(0.01 / sys.float_info.min)),
+    }
+
+
+def case_of_one_outlier() -> dict[str, float]:
+    """KS and JS of N(0, 1) against N(0.25, 1) where one value of the reference is 100,000."""
+    rng = np.random.default_rng(SEED)
+    before, after = rng.normal(size=ROWS), rng.normal(0.25, size=ROWS)
+    before[0] = 1e5
+    columns = {"x": (before, after)}
+    nannyml, ours = measure_peer("nannyml", columns)["x"], measure_ours(columns)["x"]
+    return {
+        "scipy": measure_exactly(columns)["x"]["ks"],
+        "ours": ours["ks"],
+        "nannyml": nannyml["ks"],
+        "ours, JS": ours["js"],
+        "nannyml, JS": nannyml["js"],
     }
 
 
@@ -226,6 +242,7 @@ def main() -> int:
         if tool != "scipy"
     }
     kept = {"rows": ROWS, "seed": SEED, "pins": PINS, "summary": summary, "by hand": case_by_hand(), "truth": truth}
+    kept["one outlier"] = case_of_one_outlier()
     kept["found"] = found
     (HERE / "agreement.json").write_text(json.dumps(kept, indent=1) + "\n")
     page = render(kept)
