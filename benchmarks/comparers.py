@@ -18,7 +18,7 @@ Detect = Callable[[pd.DataFrame, pd.DataFrame], Called]
 PINS = {
     "evidently": ["evidently==0.7.23", "pandas==2.3.3", "pyarrow==26.0.1"],
     "nannyml": ["nannyml==0.13.1", "pandas==2.3.3", "statsmodels==0.14.5", "pyarrow==26.0.1"],
-    "whylogs": ["whylogs==1.6.4", "numpy==1.26.4", "pandas==2.3.3", "scipy", "ipython", "pybars3", "pyarrow==21.0.0"],
+    "whylogs": ["whylogs[viz]==1.6.4", "numpy==1.26.4", "pandas==2.3.3", "scipy==1.15.3", "pyarrow==21.0.0"],
     "alibi-detect": ["alibi-detect==0.13.0", "pandas==2.3.3", "pyarrow==21.0.0"],
     "scipy": ["scipy==1.17.1", "pandas==2.3.3", "pyarrow==26.0.1"],
 }
