@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement clean
+.PHONY: help demo test check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,7 +45,7 @@ generate: .venv/.dev ## Constants and reference page from semconv/registry.yaml
 pages: .venv/.dev ## Pages of three sets of real data, and their pictures
 	@$(BIN)/python examples/compare/pages.py
 
-bench: bench-recorder bench-footprint bench-compare bench-agreement ## All benchmarks, one after the other
+bench: bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms ## All benchmarks, one after the other
 
 bench-recorder: .venv/.dev ## The recorder against its peers
 	@$(BIN)/python benchmarks/recorder.py
@@ -58,6 +58,9 @@ bench-compare: .venv/.dev ## Comparing two data sets, against its peers
 
 bench-agreement: .venv/.dev ## Drift measures against the truth and other tools
 	@$(BIN)/python benchmarks/agreement.py
+
+bench-compare-alarms: .venv/.dev ## False alarms of a comparison, and what it finds
+	@$(BIN)/python benchmarks/compare_alarms.py
 
 clean: ## Remove environments and what runs left behind
 	rm -rf .venv .bench .coverage dist build demo-output
