@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms clean
+.PHONY: help demo test test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,9 +25,16 @@ demo: .venv/.demo ## Real flights through model, processor and verdict, in a min
 
 test: .venv/.dev ## All tests that need no other server
 	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run -m pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m coverage run -m pytest --numprocesses 2 --dist loadfile --ignore tests/stack
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report
+
+test-stack: .venv/.dev ## Tests against the real collector and Prometheus, which are built once
+	@$(BIN)/python collector-config/build.py collector prometheus promtool > /dev/null
+	@$(BIN)/python -m pytest tests/stack
+
+collector: .venv/.dev ## Our distribution of the collector; prints where it is
+	@$(BIN)/python collector-config/build.py collector
 
 check: .venv/.dev ## Format, lint, types, import contracts, generated files
 	@$(BIN)/ruff format --check .

@@ -79,10 +79,12 @@ class Server:
 class Processor(Server):
     """`otel-mlmon processor` over a folder; further ones over the same folder take up its data and add to its log."""
 
-    def __init__(self, folder: Path, *flags, settings: str = "evaluate: {interval: 100ms}\n") -> None:
+    def __init__(
+        self, folder: Path, *flags, settings: str = "evaluate: {interval: 100ms}\n", otlp: int | None = None
+    ) -> None:
         config = folder / "mlmon.yaml"
         config.write_text(settings)
-        self.otlp, self.otlp_http, port = free_port(), free_port(), free_port()
+        self.otlp, self.otlp_http, port = otlp or free_port(), free_port(), free_port()
         command = [BIN / "otel-mlmon", "processor", "--config", config, "--data", folder / "data"]
         command += ["--listen", f"127.0.0.1:{self.otlp}", "--listen-http", f"127.0.0.1:{self.otlp_http}"]
         command += ["--http", f"127.0.0.1:{port}", *flags]

