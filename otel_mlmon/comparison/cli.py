@@ -27,8 +27,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     kinds = "a profile (.json), or parquet, csv, arrow or feather files, a folder of them, or a quoted glob"
     add("reference", metavar="REFERENCE", help=kinds)
     add("current", metavar="CURRENT", help="the same")
-    add("--columns", metavar="COLUMN", nargs="+", action="extend", help="compare these (default: all)")
-    add("--exclude", metavar="COLUMN", nargs="+", action="extend", default=[], help="leave these out")
+    add("--columns", metavar="COLUMN", nargs="+", action="extend", help="compare these (default: all); after the files")
+    add("--exclude", metavar="COLUMN", nargs="+", action="extend", default=[], help="leave these out; after the files")
     add(
         "--prediction",
         metavar="[ROLE=]COLUMN",

@@ -192,7 +192,7 @@ class Comparison:
         return self.verdict
 
     def __repr__(self) -> str:
-        return f"<Comparison {'passed' if self.passed else 'failed'}: {self.verdict}>"
+        return f"<Comparison {'passed' if self.passed else 'changed'}: {self.verdict}>"
 
     def _repr_html_(self) -> str:
         """The table that notebooks show."""

@@ -128,7 +128,7 @@ def read_current(
     """Count the current data over the reference's cells.
 
     Raises:
-        SourceError: the data cannot be read, or an option names a column that is not there.
+        SourceError: the data cannot be read or have no rows, or an option names a column that is not there.
     """
     profile = as_profile(data)
     if profile is not None:
@@ -142,9 +142,12 @@ def read_current(
         names = list(reference.segments) or _segments_of(variables, choice.by)
         segments = Segments(variables, choice.by, names)
     source = _open(data, where)
-    return _count(
+    side = _count(
         source, choice, variables, name=name, notify=notify, what="counting", segments=segments, periods=periods
     )
+    if not side.rows:  # an export that came out empty must not pass
+        raise SourceError(f"the current data have no rows{' that fulfil the condition' if where is not None else ''}")
+    return side
 
 
 def _open(data: Any, where: Condition | None) -> Source:

@@ -61,14 +61,16 @@ class Scan:
             self.least, self.greatest = _widen((self.least, self.greatest), values)
         if column.kind == "datetime" and time is not None:
             self.ages = _widen(self.ages, time[column.valid] - values)
-        if column.kind == "string":
-            self.lengths = _widen(self.lengths, np.fromiter(map(len, values), dtype=np.float64, count=values.size))
-        if self.names is not None and (categories or column.kind in ("integer", "string")):
-            self._collect(column.kind, values)
+        if column.kind == "string":  # looking at each holds Python's lock, so at each distinct one
+            distinct: set[Any] = set(values.tolist())
+            self.lengths = _widen(self.lengths, np.fromiter(map(len, distinct), dtype=np.float64))
+            self._collect(column.kind, distinct)
+        elif categories or column.kind == "integer":
+            self._collect(column.kind, set(values.tolist()) if column.kind == "other" else np.unique(values).tolist())
 
-    def _collect(self, kind: str, values: NDArray[Any]) -> None:
-        assert self.names is not None  # noqa: S101 -- for the type checker
-        distinct: Iterable[Any] = set(values.tolist()) if kind in ("string", "other") else np.unique(values).tolist()
+    def _collect(self, kind: str, distinct: Iterable[Any]) -> None:
+        if self.names is None:
+            return
         for value in distinct:
             name = name_of(kind, value)
             if name is None:
@@ -172,8 +174,8 @@ def find_type(sample: Physical, scan: Scan) -> Type | None:
 
 
 def _is_text(strings: NDArray[Any]) -> bool:
-    mean = sum(map(len, strings)) / len(strings)
-    return mean > LONG and len(set(strings)) > max(FEW, len(strings) / 5)
+    many = len(set(strings)) > max(FEW, len(strings) / 5)
+    return many and sum(map(len, strings)) / len(strings) > LONG
 
 
 def _feature(column: Column, dtype: Dtype | Kind, axis: NumericAxis | CategoryAxis) -> Variable:

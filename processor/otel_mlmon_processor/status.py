@@ -195,6 +195,7 @@ def read_url(url: str) -> dict[Model, Seen]:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `status`."""
+    parser.epilog = "exit status: 0 nothing has changed, 1 something has, 2 the processor does not answer"
     parser.add_argument("--url", default=URL, help=f"of the processor's metrics ({URL})")
     parser.add_argument("--watch", action="store_true", help=f"show it again every {SECONDS:g} s, until Ctrl-C")
 

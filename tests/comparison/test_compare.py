@@ -234,9 +234,17 @@ def test_too_few_values_are_not_judged(frame, checked):
     assert result.verdict == "too few values to say anything: 60 rows against 6,000"
 
 
-@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_no_row_is_an_error_and_passes_nothing(frame):
+    a, b = frame(seed=1), frame(seed=2)
+    with pytest.raises(SourceError, match=r"the current data have no rows$"):
+        otel_mlmon.compare(a, b[:0], **TIMES)
+    with pytest.raises(SourceError, match="the current data have no rows that fulfil the condition"):
+        otel_mlmon.compare(a, b, current_where="distance > 1e9", **TIMES)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
 def test_hardly_any_rows_are_no_error(frame, rows, checked):
-    for a, b in ((frame(seed=1), frame(rows, seed=2)), (frame(rows or 1, seed=1), frame(seed=2))):
+    for a, b in ((frame(seed=1), frame(rows, seed=2)), (frame(rows, seed=1), frame(seed=2))):
         checked(otel_mlmon.compare(a, b, **TIMES))
 
 

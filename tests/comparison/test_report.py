@@ -165,7 +165,7 @@ def test_a_notebook_shows_a_table_and_escapes_names(frame):
     assert "<script" not in html
     root = ET.fromstring(html.replace("&#10007;", "x"))
     assert len(root.findall(".//tbody/tr")) == 5
-    assert repr(result).startswith("<Comparison failed: ")
+    assert repr(result).startswith("<Comparison changed: ")
 
 
 def test_the_page_is_saved(frame, tmp_path):
