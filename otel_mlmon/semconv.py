@@ -42,6 +42,7 @@ ML_PRODUCER_INCARNATION: Final = "ml.producer.incarnation"
 ML_DRIFT_MEASURE: Final = "ml.drift.measure"
 ML_PREDICTION_SIGNAL: Final = "ml.prediction.signal"
 ML_QUALITY_MEASURE: Final = "ml.quality.measure"
+ML_CELL_UPPER_BOUND: Final = "ml.cell.upper_bound"
 ML_PERFORMANCE_METRIC: Final = "ml.performance.metric"
 ML_PERFORMANCE_KIND: Final = "ml.performance.kind"
 
@@ -255,7 +256,7 @@ METRIC_ML_FEATURE_DISTRIBUTION: Final = Metric(
     "ml.feature.distribution",
     "gauge",
     "{share}",
-    "Share of the sliding window's values that are at most the bound `le`; about 20 coarse cells.",
+    "Share of the sliding window's values that are at most the upper bound of a cell; about 20 coarse cells.",
 )
 METRIC_ML_PREDICTION_DISTRIBUTION: Final = Metric(
     "ml.prediction.distribution",

@@ -232,7 +232,7 @@ def read_distributions(text: str) -> dict[Variable, tuple[np.ndarray, np.ndarray
         for sample in family.samples if family.name in names else ():
             feature = sample.labels.get(label(semconv.ML_FEATURE_NAME), "")
             role = "feature" if feature else sample.labels[label(semconv.ML_PREDICTION_SIGNAL)]
-            found.setdefault((role, feature), []).append((float(sample.labels["le"]), sample.value))
+            found.setdefault((role, feature), []).append((float(sample.labels["ml_cell_upper_bound"]), sample.value))
     return {
         key: (np.array([b for b, _ in pairs]), np.diff([s for _, s in pairs], prepend=0.0))
         for key, pairs in found.items()

@@ -202,7 +202,7 @@ def test_labels_are_the_attributes_of_the_registry_and_the_service(model, form):
         allowed = {attribute["ref"].replace(".", "_") for attribute in group["attributes"]}
         if "ml_model_name" in allowed:
             allowed |= service
-        if family.type == "histogram" or name.endswith("_distribution"):
+        if family.type == "histogram":
             allowed.add("le")
         for sample in family.samples:
             assert set(sample.labels) <= allowed, sample
@@ -248,7 +248,7 @@ def test_values_are_those_that_were_counted_and_measured(model, form):
     classes = {s.labels["ml_prediction_class"]: s.value for s in families["ml_prediction_class"].samples}
     assert sum(classes.values()) == 1_600
     bounds = [s for s in families["ml_feature_distribution"].samples if s.labels["ml_feature_name"] == "x1"]
-    assert [(float(s.labels["le"]), s.value) for s in bounds] == list(state.distribution)
+    assert [(float(s.labels["ml_cell_upper_bound"]), s.value) for s in bounds] == list(state.distribution)
 
 
 @pytest.mark.parametrize("form", ACCEPT)

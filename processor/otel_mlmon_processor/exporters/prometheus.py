@@ -180,12 +180,14 @@ def _variable_families(models: Sequence[ModelState], distribution: bool) -> Iter
     changes = [(labels, rate.rate - rate.reference) for labels, rate in rates if rate.reference is not None]
     yield _family(semconv.METRIC_ML_FEATURE_QUALITY_CHANGE, changes)
     if distribution:
+        upper = label(semconv.ML_CELL_UPPER_BOUND)
         for metric, states in (
             (semconv.METRIC_ML_FEATURE_DISTRIBUTION, features),
             (semconv.METRIC_ML_PREDICTION_DISTRIBUTION, outputs),
         ):
             yield _family(
-                metric, [({**labels, "le": _bound(le)}, share) for labels, s in states for le, share in s.distribution]
+                metric,
+                [({**labels, upper: _bound(bound)}, share) for labels, s in states for bound, share in s.distribution],
             )
 
 
