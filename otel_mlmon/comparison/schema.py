@@ -110,7 +110,7 @@ def find_codes(
 def _has_fallen(reference: Reference, current: Reference, confidence: float) -> bool:
     """Whether surely fewer values are missing."""
     was, now = reference.histogram, current.histogram
-    before, after = (round(side.missing * side.seen) for side in (was, now))
+    before, after = (side.invalid.missing + side.invalid.nan for side in (was, now))
     return was.missing > LEAST_CODE and _is_more(before, was.seen, (after, now.seen), confidence)
 
 
@@ -127,14 +127,16 @@ def _new_text_codes(
     assert isinstance(axis, CategoryAxis)  # noqa: S101 -- asked of categories only
     if sample is None or not (axis.closed or old is not None):
         return {}
-    known, every = axis.codes, 1 - (1 - confidence) / len(TEXT_CODES)
-    before = reference.histogram.valid if axis.closed or old is None else int(old.valid.sum())
+    every = 1 - (1 - confidence) / len(TEXT_CODES)
+    if old is None or axis.closed:  # its names are all that there were
+        usual, before = frozenset(axis.codes), reference.histogram.valid
+    else:
+        usual, before = frozenset({*axis.codes, *_category_shares(old)}), int(old.valid.sum())
     return {
         repr(name): share
         for name, share in _category_shares(sample).items()
-        if name not in known
+        if name not in usual
         and _normal(name) in TEXT_CODES
-        and (axis.closed or name not in _category_shares(old))
         and _is_more(round(share * sample.present.size), sample.present.size, (0, before), every)
     }
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from otel_mlmon.numerics.binning import Counts
-
-Floats = NDArray[np.float64]
 
 ORDERS: Final = 4  # mean, spread, skewness, tails
 

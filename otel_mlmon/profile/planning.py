@@ -65,7 +65,7 @@ class Scan:
             distinct: set[Any] = set(values.tolist())
             self.lengths = _widen(self.lengths, np.fromiter(map(len, distinct), dtype=np.float64))
             self._collect(column.kind, distinct)
-        elif categories or column.kind == "integer":
+        elif self.names is not None and (categories or column.kind == "integer"):
             self._collect(column.kind, set(values.tolist()) if column.kind == "other" else np.unique(values).tolist())
 
     def _collect(self, kind: str, distinct: Iterable[Any]) -> None:
