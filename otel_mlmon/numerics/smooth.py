@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from otel_mlmon.numerics.binning import Counts
+from otel_mlmon.numerics.binning import Counts, Floats
 
 ORDERS: Final = 4  # mean, spread, skewness, tails
 
@@ -45,10 +46,27 @@ def smooth_test(p: Counts, q: Counts) -> Smooth:
     orders = min(ORDERS, counts.shape[1] - 1)
     if orders < 1 or not n or not m:
         return Smooth(0.0, 0)
-    weights = counts.sum(axis=0) / (n + m)
-    ranks = np.cumsum(weights) - weights / 2
-    root = np.sqrt(weights)
-    powers = np.polynomial.legendre.legvander(2 * ranks - 1, orders)
-    basis = np.linalg.qr(powers * root[:, np.newaxis])[0][:, 1:]  # without the constant
-    scores = ((counts[0] / n - counts[1] / m) / root) @ basis
+    basis = smooth_basis(counts.sum(axis=0) / (n + m))[:, :orders]
+    scores = (counts[0] / n - counts[1] / m) @ basis
     return Smooth(float(scores @ scores / (1 / n + 1 / m)), orders)
+
+
+def smooth_basis(weights: ArrayLike) -> Floats:
+    """Neyman's polynomials phi_1..phi_4 of the mid-ranks, orthonormal under the weights.
+
+    Args:
+        weights: shares of B ordered cells, shape (B,), sum 1; one of 0 has the value of its mid-rank.
+
+    Returns:
+        Shape (B, 4); orders beyond the filled cells less one are 0. Two cells of 1/2: -1 and 1, then zeros.
+    """
+    weights = np.asarray(weights, dtype=np.float64)
+    orders = min(ORDERS, int((weights > 0).sum()) - 1)
+    basis = np.zeros((weights.size, ORDERS))
+    if orders < 1:
+        return basis
+    powers = np.polynomial.legendre.legvander(2 * (np.cumsum(weights) - weights / 2) - 1, orders)
+    triangle = np.linalg.qr(powers * np.sqrt(weights)[:, np.newaxis])[1]
+    signs = np.sign(np.diag(triangle))
+    basis[:, :orders] = np.linalg.solve(triangle.T * signs, powers.T).T[:, 1:]
+    return basis

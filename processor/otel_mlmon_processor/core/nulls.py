@@ -1,0 +1,148 @@
+"""The calibrations of a model's variables side by side in arrays, and the thresholds that the budget gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from otel_mlmon.numerics.binning import Floats
+from otel_mlmon.numerics.calibration import FLOOR, SLACK, Calibration
+from otel_mlmon.numerics.scales import DAY, SCALES
+from otel_mlmon.numerics.scan import basis_covariance, surprise, surprise_inverse
+from otel_mlmon.numerics.season import quantize
+from otel_mlmon.numerics.smooth import ORDERS
+from otel_mlmon_processor.core.budget import PERIOD_DAYS, TESTS, Budget
+
+_OWN: Final = 1.25  # times the largest surprise that the variable's own reference showed
+_TAIL: Final = 0.1  # share of all blocks' peaks that are called the tail
+_LEAST_TAIL: Final = 5
+_CHERNOFF: Final = 5.0  # at most so much is an exact tail's -log above Chernoff's bound, where it matters
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Nulls:
+    """What is normal, and from where on it is an alarm. B cells at most, R rates, F variables.
+
+    Args:
+        cells: of each variable, (F,).
+        basis: (4, B, F).
+        shares: over all slots, (B, F); rows of the reference, (F,).
+        table: (slots, B, F), see `season`.
+        sampling: C by slot, (10, F, slots).
+        spread: T, (5, 10, F).
+        typical, freedom, doubt: (5, F).
+        ratio: rho of the cells, (5, B, F).
+        allowed: share of each rate, (R, F).
+        rates: rho of the rates, (5, R, F).
+        least: Q, (5, F), and surprises of cells and rates (2, 5, F), from where on there is an alarm.
+        exact: -log of the exact tail of one cell or rate from where on there is an alarm, (2, 5, F).
+    """
+
+    cells: NDArray[np.int64]
+    basis: Floats
+    shares: Floats
+    rows: Floats
+    table: NDArray[np.int64]
+    sampling: Floats
+    spread: Floats
+    typical: Floats
+    freedom: Floats
+    doubt: Floats
+    ratio: Floats
+    allowed: Floats
+    rates: Floats
+    daily: Floats
+    days: NDArray[np.int64]
+    least: Floats
+    surprises: Floats
+    exact: Floats
+
+    @property
+    def screen(self) -> Floats:
+        """(c - e)^2 / variance from where on cells and rates are looked at closely, (2, 5, F)."""
+        return np.maximum(self.surprises, self.exact - _CHERNOFF)
+
+
+def prepare_nulls(calibrations: Sequence[Calibration], budget: Budget) -> Nulls:
+    """Arrays and thresholds of a model's variables, in their order."""
+    width, slots = max(c.shares.shape[1] for c in calibrations), max(c.slots for c in calibrations)
+    basis = np.stack([_pad(c.basis, width, 0).T for c in calibrations], axis=-1)
+    table = np.stack([_pad(_tile(quantize(c.shares), slots), width, 1) for c in calibrations], axis=-1)
+    sampling = np.stack([_tile(basis_covariance(c.basis, c.shares), slots).T for c in calibrations], axis=1)
+    typical = np.stack([c.typical for c in calibrations], axis=-1)
+    freedom = np.stack([c.freedom for c in calibrations], axis=-1)
+    hits, seen = np.stack([c.invalid for c in calibrations], axis=-1), np.array([c.seen for c in calibrations])
+    upper = special.betaincinv(hits + 1, np.maximum(seen - hits, 1e-9), 0.95)
+    smooth, surprises, exact = _thresholds(calibrations, budget, freedom)
+    return Nulls(
+        cells=np.array([c.shares.shape[1] for c in calibrations]),
+        basis=basis,
+        shares=np.stack([_pad(c.overall, width, 0) for c in calibrations], axis=-1),
+        rows=np.array([c.rows.sum() for c in calibrations]),
+        table=table,
+        sampling=sampling,
+        spread=np.stack([c.spread for c in calibrations], axis=-1),
+        typical=typical,
+        freedom=freedom,
+        doubt=2 * np.sqrt(2 / freedom) / typical,
+        ratio=np.stack([_pad(c.cells, width, 1) for c in calibrations], axis=-1),
+        allowed=np.minimum(SLACK * upper + FLOOR, 1.0),
+        rates=np.stack([c.rates for c in calibrations], axis=-1),
+        daily=np.stack([c.daily for c in calibrations], axis=-1),
+        days=np.array([c.days for c in calibrations]),
+        least=smooth,
+        surprises=surprises,
+        exact=exact,
+    )
+
+
+def _pad(values: Any, width: int, axis: int) -> Any:
+    more = [(0, 0)] * values.ndim
+    more[axis] = (0, width - values.shape[axis])
+    return np.pad(values, more)
+
+
+def _tile(values: Any, slots: int) -> Any:
+    return np.tile(values, (slots // values.shape[0], *[1] * (values.ndim - 1)))
+
+
+def _thresholds(
+    calibrations: Sequence[Calibration], budget: Budget, freedom: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Q; surprises and exact tails of cells and rates: what theory says and, if it says more, what the reference does."""
+    level = budget.per_look
+    seen = _tail_thresholds(calibrations, budget)
+    theory = ORDERS * stats.f.isf(level[0], ORDERS, freedom)
+    smooth = np.maximum(theory, surprise_inverse(seen[0], freedom))
+    sizes = np.array([2.0 * c.shares.shape[1] for c in calibrations]), np.full(
+        len(calibrations), max(calibrations[0].rates.shape[1], 1)
+    )
+    exact = np.stack([-np.log(level[k + 1] / sizes[k]) for k in range(2)])
+    return smooth, seen[1:], exact
+
+
+def _tail_thresholds(calibrations: Sequence[Calibration], budget: Budget) -> Floats:
+    """Surprise that the budget allows, as the peaks of all variables' blocks go on: (3, 5, F).
+
+    The blocks' largest surprises, each judged by the other blocks, are pooled over the variables. Above their 90 %
+    quantile u they are taken to fall as exp(-(x - u) / b), b the mean excess but at least 1 (what theory says): peaks over a
+    threshold. A variable's own largest one times 1.25 is exceeded too.
+    """
+    blocks = sum(c.blocks for c in calibrations)
+    days = PERIOD_DAYS * DAY / np.array([c.block for c in calibrations])  # blocks in 30 days
+    found = np.zeros((len(TESTS), len(SCALES), len(calibrations)))
+    for test in range(len(TESTS)):
+        for scale in range(len(SCALES)):
+            peaks = np.sort(np.concatenate([c.peaks[test, scale] for c in calibrations]))[::-1]
+            tail = int(np.clip(_TAIL * blocks, min(_LEAST_TAIL, blocks), peaks.size))
+            start = peaks[tail - 1]
+            excess = max((peaks[:tail].mean() - start) * tail / max(tail - 1, 1), 1.0) * (1 + tail**-0.5)
+            allowed = budget.tests[test, scale] / days
+            own = np.array([_OWN * c.peaks[test, scale, 0] for c in calibrations])
+            found[test, scale] = np.maximum(start + excess * np.log(np.maximum(tail / blocks / allowed, 1.0)), own)
+    return found

@@ -1,0 +1,81 @@
+"""Slow drift: an e-detector over hours (J. Shin, A. Ramdas, A. Rinaldo, E-detectors, 2024, doi:10.51387/23-NEJSDS51)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+from scipy import stats
+
+from otel_mlmon.numerics.binning import Floats
+from otel_mlmon.numerics.scales import HOUR
+from otel_mlmon.numerics.scan import TRIANGLE
+from otel_mlmon.numerics.smooth import ORDERS
+from otel_mlmon_processor.core.budget import PERIOD_DAYS, Budget
+from otel_mlmon_processor.core.nulls import Nulls
+
+LEAST_DAYS: Final = 5
+FACTORS: Final = np.array([1.5, 3.0, 6.0, 12.0, 25.0])
+_HOURLY, _LONG = 3, 4  # scales
+_CLIP: Final = 4.0  # standard deviations of an hour; one wild hour says no more
+_DIAGONAL: Final = [k for k, (i, j) in enumerate(TRIANGLE) if i == j]
+
+
+class SlowDetector:
+    """For each basis function and sign a mixture over theta of M <- (M + 1) exp{[(theta - tau) S - n (theta^2 - tau^2) / 2] / kappa}.
+
+    Where the mean is within tau of the reference's, no M is expected to grow by more than 1 an hour, so that M >= A
+    occurs once in A hours at most. kappa is the ratio of the variance of sums over hours and days to that of sampling.
+    """
+
+    def __init__(self, nulls: Nulls, budget: Budget) -> None:
+        size = nulls.rows.size
+        days = np.maximum(nulls.days, 1)
+        # The variance of the daily mean is known from few days: its upper bound, not its value.
+        sure = (days - 1) / stats.chi2.isf(0.9, np.maximum(days - 1, 1))
+        hourly, long = nulls.spread[_HOURLY, _DIAGONAL], nulls.spread[_LONG, _DIAGONAL]
+        self.hourly = hourly
+        self.spread = np.maximum(np.maximum(hourly, 4 * long), 24 * nulls.daily * sure)  # (4, F), of an hour's rows
+        self.typical = nulls.typical[_HOURLY]
+        total = np.maximum(nulls.rows, 1)
+        kappa = 1 + self.typical * self.spread
+        self.tau = np.maximum(0.02, 4 * np.sqrt(kappa / total))
+        self.theta = FACTORS[:, np.newaxis, np.newaxis, np.newaxis] * self.tau
+        self.level = np.full((FACTORS.size, 2, ORDERS, size), -np.inf)  # log M
+        looks = PERIOD_DAYS * 24
+        self.least = np.log(looks * 2 * ORDERS / budget.slow)
+        self.signs = np.array([1.0, -1.0])[:, np.newaxis, np.newaxis]
+        self.usable = nulls.days >= LEAST_DAYS
+
+    def advance(self, scores: list[Floats], rows: Floats) -> Iterator[tuple[int, int, float]]:
+        """One hour.
+
+        Args:
+            scores: S_j of the hour, four arrays (F,).
+            rows: (F,).
+
+        Yields:
+            Variable, order of the basis function and evidence of each that is beyond half its threshold.
+        """
+        s, n = np.stack(scores), np.maximum(rows, self.typical)
+        reach = _CLIP * np.sqrt(np.maximum(rows, 1) * (1 + n * self.hourly))
+        s = np.clip(s, -reach, reach)
+        kappa = 1 + n * self.spread
+        step = (self.theta - self.tau) * self.signs * s - rows * (self.theta**2 - self.tau**2) / 2
+        self.level = np.logaddexp(self.level, 0.0) + step / kappa
+        mixed = np.log(np.exp(np.minimum(self.level, 500.0)).mean(axis=0))  # (2, 4, F)
+        for f in np.flatnonzero((mixed.max(axis=(0, 1)) >= self.least / 2) & self.usable & (rows > 0)).tolist():
+            order = int(mixed[..., f].max(axis=0).argmax())
+            evidence = float(mixed[..., f].max() / self.least[f])
+            yield f, order, evidence
+            if evidence >= 1:
+                self.level[..., f] = np.minimum(self.level[..., f], self.least[f])
+
+    def dump(self) -> Any:
+        """As plain values."""
+        return self.level
+
+    def load(self, plain: Any) -> None:
+        """What `dump` gave."""
+        self.level = np.array(plain)
