@@ -246,8 +246,8 @@ class _Fit:
         block = self.block_of[ends]
         used = rows > 0
         spread, typical, freedom, peaks = self._smooth(counts, expected, rows, self._sampling(ends, scale), block, used)
-        cells, cell_peaks = self._counts(counts, expected, rows, block, typical, two_sided=True)
-        overs, rate_peaks = self._counts(rates, likely, seen, block, typical, two_sided=False)
+        cells, cell_peaks = self._counts(counts, expected, rows, block, (typical, freedom), two_sided=True)
+        overs, rate_peaks = self._counts(rates, likely, seen, block, (typical, freedom), two_sided=False)
         return {
             "spread": spread,
             "typical": typical,
@@ -301,7 +301,14 @@ class _Fit:
         return spread, typical, freedom, self._peaks(surprise(q[0], np.array(freedom)), block, used)
 
     def _counts(
-        self, counts: Floats, expected: Floats, rows: Floats, block: NDArray[np.intp], typical: float, *, two_sided: bool
+        self,
+        counts: Floats,
+        expected: Floats,
+        rows: Floats,
+        block: NDArray[np.intp],
+        known: tuple[float, float],
+        *,
+        two_sided: bool,
     ) -> tuple[Floats, Floats]:
         """Overdispersion per row of each count, and the peaks of the largest deviance."""
         n = np.maximum(rows, 1)[:, np.newaxis].astype(np.float64)
@@ -310,13 +317,15 @@ class _Fit:
         scale = _by(block, self.size, variance * n)
         ratio = np.maximum(over.sum(axis=0), 0) / np.maximum(scale.sum(axis=0), 1e-9)
         others = np.maximum(over.sum(axis=0) - over, 0) / np.maximum(scale.sum(axis=0) - scale, 1e-9)
+        typical, freedom = known
         factor = 1 + np.maximum(n, typical) * others[block]
         if not two_sided:
             expected = np.minimum(SLACK * expected + FLOOR * n, n)
         found = deviance(counts.astype(np.float64), expected, n) / factor
         if not two_sided:
             found = np.where(counts > expected, found, 0.0)
-        return ratio, self._peaks(found.max(axis=1, initial=0.0), block, rows > 0)
+        largest = surprise(2 * found.max(axis=1, initial=0.0), np.array(freedom))
+        return ratio, self._peaks(largest, block, rows > 0)
 
     def _peaks(self, values: Floats, block: NDArray[np.intp], used: NDArray[np.bool_]) -> Floats:
         """The largest of each block, the greatest PEAKS of them."""

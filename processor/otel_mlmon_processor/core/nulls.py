@@ -13,7 +13,7 @@ from scipy import special, stats
 from otel_mlmon.numerics.binning import Floats
 from otel_mlmon.numerics.calibration import FLOOR, SLACK, Calibration
 from otel_mlmon.numerics.scales import DAY, SCALES
-from otel_mlmon.numerics.scan import basis_covariance, surprise, surprise_inverse
+from otel_mlmon.numerics.scan import basis_covariance, surprise_inverse
 from otel_mlmon.numerics.season import quantize
 from otel_mlmon.numerics.smooth import ORDERS
 from otel_mlmon_processor.core.budget import PERIOD_DAYS, TESTS, Budget
@@ -65,7 +65,8 @@ class Nulls:
     @property
     def screen(self) -> Floats:
         """(c - e)^2 / variance from where on cells and rates are looked at closely, (2, 5, F)."""
-        return np.maximum(self.surprises, self.exact - _CHERNOFF)
+        least = np.maximum(self.surprises, self.exact - _CHERNOFF)
+        return surprise_inverse(least, self.freedom) / 2
 
 
 def prepare_nulls(calibrations: Sequence[Calibration], budget: Budget) -> Nulls:

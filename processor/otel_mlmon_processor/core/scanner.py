@@ -31,6 +31,8 @@ class Hit(NamedTuple):
         part: the cell, the rate, or the order of the basis function that says most.
         evidence: statistic over threshold, 1 and more raises an alarm, HOLD and more holds one.
         lower: lower bound of the effect D over the windows.
+        counts: over the cells; of a rate the hits and all that were seen.
+        expected: counts of the cells; of a rate the hits that are allowed, and all.
     """
 
     window: int
@@ -40,6 +42,8 @@ class Hit(NamedTuple):
     part: int
     evidence: float
     lower: float
+    counts: tuple[float, ...]
+    expected: tuple[float, ...]
 
 
 class Scanner:
@@ -173,7 +177,8 @@ class Scanner:
         tail = np.where(
             above, special.betainc(np.maximum(hit, 1e-9), rest + 1, p), special.betainc(np.maximum(rest, 1e-9), hit + 1, 1 - p)
         )
-        exact = -np.log(np.maximum(tail, 1e-300))
+        freedom = null.freedom[k, f]  # the variance is known from as many degrees of freedom
+        exact, g = surprise(-2 * np.log(np.maximum(tail, 1e-300)), freedom), surprise(2 * g, freedom)
         evidence = np.minimum(exact / null.exact[kind, k, f], g / np.maximum(null.surprises[kind, k, f], 1e-9))
         evidence = np.where((above | two_sided) & ((expected > 0) | (counts > 0)), evidence, 0.0)
         part = int(np.argmax(evidence))
@@ -183,17 +188,23 @@ class Scanner:
         self, window: int, scale: Scale, f: int, test: str, part: int, evidence: float, counts: Floats, expected: Floats
     ) -> list[Hit]:
         """The hit, if its effect is worth hearing of."""
-        if evidence < HOLD:
+        if evidence < self._needed(f):
             return []
+        used = slice(0, int(self.nulls.cells[f]))
+        counts, expected = counts[used], expected[used]
         lower = self._lower(int(f), counts, expected)
-        return [Hit(int(window), scale.length, int(f), test, part, evidence, lower)] if lower > self.tolerance else []
+        if not lower > self.tolerance:
+            return []
+        both = tuple(counts.tolist()), tuple(expected.tolist())
+        return [Hit(int(window), scale.length, int(f), test, part, evidence, lower, *both)]
+
+    def _needed(self, f: int) -> float:
+        return HOLD if self.held[f] else 1.0
 
     def _lower(self, f: int, counts: Floats, expected: Floats) -> float:
         """Lower bound of D against the expected shares, which the reference's rows at this season know."""
-        slots = 1  # the average over slots is known by all rows
-        used = expected > 0
-        reference = expected[used] * (self.nulls.rows[f] / slots / max(expected.sum(), 1.0))
-        return float(effect(counts[used], reference).lower)
+        reference = expected * (self.nulls.rows[f] / max(expected.sum(), 1.0))
+        return float(effect(counts, reference).lower)
 
     def _look_at_rates(self, k: int, scale: Scale, ends: Counts, sums: Counts) -> list[Hit]:
         null = self.nulls
@@ -213,12 +224,13 @@ class Scanner:
             part, evidence = self._exact(
                 counts, total * null.allowed[:, f], total, null.rates[k, :, f], k, f, two_sided=False
             )
-            if evidence < HOLD:
+            if evidence < self._needed(f):
                 continue
             lower, q = special.betaincinv(counts[part], total - counts[part] + 1, 0.05), null.allowed[part, f]
             size = float((lower - q) ** 2 / (q * (1 - q))) if lower > q else 0.0
             if size > self.tolerance:
-                hits.append(Hit(int(ends[w]), scale.length, int(f), RATES, part, evidence, size))
+                both = (float(counts[part]), total), (float(q * total), total)
+                hits.append(Hit(int(ends[w]), scale.length, int(f), RATES, part, evidence, size, *both))
         return hits
 
     def _look_slowly(
