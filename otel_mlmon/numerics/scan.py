@@ -5,7 +5,7 @@ Only elementwise operations and sums in a fixed order: the same counts give the 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -73,31 +73,45 @@ def whiten(scores: list[Floats], covariance: list[Floats]) -> list[Floats]:
     return white
 
 
-def combine(rows: Floats, sampling: Floats, spread: Floats, typical: Floats, doubt: Floats) -> list[Floats]:
-    """Covariance of S / sqrt(n): C (1 + max(n - nbar, 0) doubt) + max(n, nbar) T.
+class Weight(NamedTuple):
+    """How the variance grows with the rows: n, max(n, nbar), 1 + max(n - nbar, 0) doubt; (variables, looks) each."""
+
+    rows: Floats
+    larger: Floats
+    certain: Floats
+
+
+def weigh(rows: Floats, typical: Floats, doubt: Floats) -> Weight:
+    """Weights of so many rows.
 
     Rows come in sessions, so fewer of them do not make them independent: below the reference's nbar its spread counts
-    in full. Above nbar, T is only known as well as the reference knew it: `doubt` is its standard error per row.
+    in full. Above nbar, the spread is only known as well as the reference knew it: `doubt` is its error per row.
 
     Args:
-        rows: n, shape (variables, looks).
-        sampling: C, packed, (10, variables, 1 or looks).
-        spread: T, packed, likewise.
+        rows: n, (variables, looks).
         typical: nbar, (variables, 1).
         doubt: (variables, 1).
+    """
+    larger = np.maximum(rows, typical)
+    return Weight(rows, larger, 1 + (larger - typical) * doubt)
+
+
+def combine(weight: Weight, sampling: Floats, spread: Floats) -> list[Floats]:
+    """Covariance of S / sqrt(n): C (1 + max(n - nbar, 0) doubt) + max(n, nbar) T.
+
+    Args:
+        weight: of the rows.
+        sampling: C, packed, (10, variables, 1 or looks).
+        spread: T, packed, likewise.
 
     Returns:
         Ten arrays (variables, looks).
     """
-    larger = np.maximum(rows, typical)
-    certain = 1 + (larger - typical) * doubt
-    return [c * certain + t * larger for c, t in zip(sampling, spread, strict=True)]
+    return [c * weight.certain + t * weight.larger for c, t in zip(sampling, spread, strict=True)]
 
 
-def smooth_statistic(
-    scores: list[Floats], rows: Floats, covariance: list[Floats]
-) -> tuple[Floats, list[Floats]]:
-    """Q = S' Sigma^-1 S / n, and the four parts of which it is the sum of squares (times n); 0 where there is no row."""
+def smooth_statistic(scores: list[Floats], rows: Floats, covariance: list[Floats]) -> tuple[Floats, list[Floats]]:
+    """Q = S' Sigma^-1 S / n, 0 where there is no row, and the four parts of whose squares n Q is the sum."""
     white = whiten(scores, covariance)
     total = white[0] * white[0]
     for part in white[1:]:
@@ -105,34 +119,30 @@ def smooth_statistic(
     return total / np.maximum(rows, 1), white
 
 
-def cell_statistic(
-    apart: Floats, expected: Floats, rows: Floats, ratio: Floats, typical: Floats, doubt: Floats
-) -> Floats:
+def cell_statistic(apart: Floats, expected: Floats, weight: Weight, ratio: Floats) -> Floats:
     """The largest (c - e)^2 / (e (1 - e / n) f) over the cells, f = 1 + max(n, nbar) rho + max(n - nbar, 0) doubt.
 
     Args:
-        apart, expected: shape (cells, variables, looks).
-        rows: (variables, looks).
+        apart: c - e, (cells, variables, looks).
+        expected: e, likewise.
+        weight: of the rows.
         ratio: rho, overdispersion of each cell per row, (cells, variables, 1 or looks).
-        typical, doubt: (variables, 1).
     """
-    larger = np.maximum(rows, typical)
-    certain = 1 + (larger - typical) * doubt
-    inverse = 1 / np.maximum(rows, 1)
-    largest = np.zeros(rows.shape)
+    inverse = 1 / np.maximum(weight.rows, 1)
+    largest = np.zeros(weight.rows.shape)
     for d, e, rho in zip(apart, expected, ratio, strict=True):
-        variance = (e - e * e * inverse) * (certain + larger * rho)
+        variance = (e - e * e * inverse) * (weight.certain + weight.larger * rho)
         np.maximum(largest, d * d / np.maximum(variance, _TINY), out=largest)
     return largest
 
 
 def deviance(counts: Floats, expected: Floats, rows: Floats) -> Floats:
-    """c log(c / e) + (n - c) log((n - c) / (n - e)): Chernoff's bound says that -log of the binomial tail is no less."""
+    """Chernoff's bound: -log of the binomial tail is at least c log(c / e) + (n - c) log((n - c) / (n - e))."""
     rest, others = np.maximum(rows - counts, 0), np.maximum(rows - expected, _TINY)
     with np.errstate(divide="ignore", invalid="ignore"):
         one = np.where(counts > 0, counts * np.log(counts / np.maximum(expected, _TINY)), 0.0)
         two = np.where(rest > 0, rest * np.log(rest / others), 0.0)
-    return np.maximum(one + two, 0.0)
+    return np.asarray(np.maximum(one + two, 0.0))
 
 
 def surprise(statistic: Floats, freedom: Floats) -> Floats:

@@ -17,22 +17,6 @@ _SHARE: Final = 2**24
 UNIT: Final = _SHARE * HOUR
 
 
-def slot_counts(counts: Counts, numbers: Counts, slots: int) -> Counts:
-    """Counts by slot.
-
-    Args:
-        counts: of consecutive or other windows, shape (windows, cells).
-        numbers: of the windows, minutes since 1970-01-01 (a Thursday), shape (windows,).
-        slots: 1, 24 (hours of the day) or 168 (hours of the week).
-
-    Returns:
-        Shape (slots, cells).
-    """
-    total = np.zeros((slots, counts.shape[1]), dtype=counts.dtype)
-    np.add.at(total, (numbers // HOUR) % slots, counts)
-    return total
-
-
 def slot_shares(counts: Floats | Counts, prior: float) -> Floats:
     """Shares of the cells in each slot, drawn to those of all slots as if `prior` more values had them.
 
@@ -47,7 +31,7 @@ def slot_shares(counts: Floats | Counts, prior: float) -> Floats:
     total = counts.sum(axis=-2, keepdims=True)
     cells = counts.shape[-1]
     overall = (total + 1e-9) / (total.sum(axis=-1, keepdims=True) + 1e-9 * cells)
-    return (counts + prior * overall) / (counts.sum(axis=-1, keepdims=True) + prior)
+    return np.asarray((counts + prior * overall) / (counts.sum(axis=-1, keepdims=True) + prior))
 
 
 def quantize(shares: Floats) -> NDArray[np.int64]:

@@ -69,8 +69,12 @@ class WindowCounts:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, WindowCounts):
             return NotImplemented
-        mine, its = (self.numbers, self.cells, self.counts), (other.numbers, other.cells, other.counts)
-        return self.width == other.width and all(np.array_equal(a, b) for a, b in zip(mine, its, strict=True))
+        return (
+            self.width == other.width
+            and np.array_equal(self.numbers, other.numbers)
+            and np.array_equal(self.cells, other.cells)
+            and np.array_equal(self.counts, other.counts)
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -92,9 +96,7 @@ class WindowCounts:
         return cls(int(plain["width"]), numbers, cells, np.array(plain["counts"], dtype=np.int64))
 
 
-def condense(
-    cells: Counts, invalid: Counts, axis: Axis, starts: NDArray[np.intp]
-) -> tuple[Counts, Counts, Counts]:
+def condense(cells: Counts, invalid: Counts, axis: Axis, starts: NDArray[np.intp]) -> tuple[Counts, Counts, Counts]:
     """From counts over an axis to what the tests look at.
 
     Args:

@@ -37,7 +37,7 @@ class Budget:
     def per_look(self) -> Floats:
         """Of each test at each look, (3, 5, variables)."""
         looks = np.array([scale.looks(PERIOD_DAYS * DAY) for scale in SCALES])
-        return self.tests / looks[:, np.newaxis]
+        return np.asarray(self.tests / looks[:, np.newaxis])
 
     def table(self) -> list[tuple[str, str, float]]:
         """Test, scale, expected false alarms in 30 days of all variables; their sum is the budget.

@@ -150,7 +150,8 @@ class Episodes:
         self._past = {s.variable: s for s in map(_suspect, plain["past"])}
         self.current = None
         if plain["current"] is not None:
-            self.current = Episode(*plain["current"], rank({**self._past, **self._active}.values()))
+            raised, since = plain["current"]
+            self.current = Episode(raised, since, rank({**self._past, **self._active}.values()))
 
 
 def rank(suspects: Iterable[Suspect]) -> tuple[Suspect, ...]:
@@ -180,5 +181,6 @@ def _plain(suspect: Suspect) -> list[Any]:
 
 
 def _suspect(plain: Sequence[Any]) -> Suspect:
-    hit = Hit(*(tuple(value) if isinstance(value, list) else value for value in plain[0]))
+    window, scale, variable, test, part, evidence, lower, counts, expected = plain[0]
+    hit = Hit(window, scale, variable, test, part, evidence, lower, tuple(counts), tuple(expected))
     return Suspect(hit.variable, hit, *plain[1:])

@@ -103,7 +103,7 @@ class Learning:
         return hits
 
     def _take_reference(self, width: int) -> None:
-        total = np.sum([block.sum(axis=-1) for _, block in self._hours], axis=0, dtype=np.int64)
+        total: Counts = np.array([block.sum(axis=-1) for _, block in self._hours], dtype=np.int64).sum(axis=0)
         self.reference = total[:width] / np.maximum(total[:width].sum(axis=0), 1)
         self.allowed = total[width:-1] / np.maximum(total[-1], 1)
 

@@ -30,6 +30,7 @@ class Nulls:
 
     Args:
         cells: of each variable, (F,).
+        slots: of each variable's season, (F,).
         basis: (4, B, F).
         shares: over all slots, (B, F); rows of the reference, (F,).
         table: (slots, B, F), see `season`.
@@ -44,6 +45,7 @@ class Nulls:
     """
 
     cells: NDArray[np.int64]
+    slots: NDArray[np.int64]
     basis: Floats
     shares: Floats
     rows: Floats
@@ -82,6 +84,7 @@ def prepare_nulls(calibrations: Sequence[Calibration], budget: Budget) -> Nulls:
     smooth, surprises, exact = _thresholds(calibrations, budget, freedom)
     return Nulls(
         cells=np.array([c.shares.shape[1] for c in calibrations]),
+        slots=np.array([c.slots for c in calibrations]),
         basis=basis,
         shares=np.stack([_pad(c.overall, width, 0) for c in calibrations], axis=-1),
         rows=np.array([c.rows.sum() for c in calibrations]),
@@ -112,16 +115,15 @@ def _tile(values: Any, slots: int) -> Any:
     return np.tile(values, (slots // values.shape[0], *[1] * (values.ndim - 1)))
 
 
-def _thresholds(
-    calibrations: Sequence[Calibration], budget: Budget, freedom: Floats
-) -> tuple[Floats, Floats, Floats]:
-    """Q; surprises and exact tails of cells and rates: what theory says and, if it says more, what the reference does."""
+def _thresholds(calibrations: Sequence[Calibration], budget: Budget, freedom: Floats) -> tuple[Floats, Floats, Floats]:
+    """Q; surprises and exact tails of cells and rates: what theory says, and what the reference does if that is more."""
     level = budget.per_look
     seen = _tail_thresholds(calibrations, budget)
     theory = ORDERS * stats.f.isf(level[0], ORDERS, freedom)
     smooth = np.maximum(theory, surprise_inverse(seen[0], freedom))
-    sizes = np.array([2.0 * c.shares.shape[1] for c in calibrations]), np.full(
-        len(calibrations), max(calibrations[0].rates.shape[1], 1)
+    sizes = (
+        np.array([2.0 * c.shares.shape[1] for c in calibrations]),
+        np.full(len(calibrations), max(calibrations[0].rates.shape[1], 1)),
     )
     exact = np.stack([-np.log(level[k + 1] / sizes[k]) for k in range(2)])
     return smooth, seen[1:], exact
@@ -131,8 +133,8 @@ def _tail_thresholds(calibrations: Sequence[Calibration], budget: Budget) -> Flo
     """Surprise that the budget allows, as the peaks of all variables' blocks go on: (3, 5, F).
 
     The blocks' largest surprises, each judged by the other blocks, are pooled over the variables. Above their 90 %
-    quantile u they are taken to fall as exp(-(x - u) / b), b the mean excess but at least 1 (what theory says): peaks over a
-    threshold. A variable's own largest one times 1.25 is exceeded too.
+    quantile u they are taken to fall as exp(-(x - u) / b), b the mean excess but at least 1 as in theory (peaks over a
+    threshold). A variable's own largest one times 1.25 is exceeded too.
     """
     blocks = sum(c.blocks for c in calibrations)
     days = PERIOD_DAYS * DAY / np.array([c.block for c in calibrations])  # blocks in 30 days

@@ -1,4 +1,7 @@
-"""Slow drift: an e-detector over hours (J. Shin, A. Ramdas, A. Rinaldo, E-detectors, 2024, doi:10.51387/23-NEJSDS51)."""
+"""Slow drift: an e-detector over hours.
+
+Source: J. Shin, A. Ramdas, A. Rinaldo, E-detectors, 2024, doi:10.51387/23-NEJSDS51.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ import numpy as np
 from scipy import stats
 
 from otel_mlmon.numerics.binning import Floats
-from otel_mlmon.numerics.scales import HOUR
 from otel_mlmon.numerics.scan import TRIANGLE
 from otel_mlmon.numerics.smooth import ORDERS
 from otel_mlmon_processor.core.budget import PERIOD_DAYS, Budget
@@ -23,7 +25,9 @@ _DIAGONAL: Final = [k for k, (i, j) in enumerate(TRIANGLE) if i == j]
 
 
 class SlowDetector:
-    """For each basis function and sign a mixture over theta of M <- (M + 1) exp{[(theta - tau) S - n (theta^2 - tau^2) / 2] / kappa}.
+    """For each basis function and sign a mixture over theta of
+
+        M <- (M + 1) exp{[(theta - tau) S - n (theta^2 - tau^2) / 2] / kappa}
 
     Where the mean is within tau of the reference's, no M is expected to grow by more than 1 an hour, so that M >= A
     occurs once in A hours at most. kappa is the ratio of the variance of sums over hours and days to that of sampling.
