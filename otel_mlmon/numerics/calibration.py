@@ -199,7 +199,7 @@ def _sums(values: Any, ends: NDArray[np.intp], length: int) -> Floats:
 def _fit_smooth(looks: _Looks, basis: Floats, sampling: Floats) -> tuple[Floats, tuple[float, float], Floats]:
     """T, nbar and nu, and the peaks of the surprise.
 
-    T = (sum S S' - n C) / sum n^2 over the looks, positive, with a ridge; each block's Q is measured with the others' T.
+    T = (sum S S' - n C) / sum n^2 over the looks, positive, with a ridge. Each block's Q is by the others' T.
     nu = 2 blocks / the largest relative variance of the blocks' mean squares: few or dependent blocks, heavy tails.
     """
     counts, expected, rows, blocks = looks

@@ -116,7 +116,7 @@ def _tile(values: Any, slots: int) -> Any:
 
 
 def _thresholds(calibrations: Sequence[Calibration], budget: Budget, freedom: Floats) -> tuple[Floats, Floats, Floats]:
-    """Q; surprises and exact tails of cells and rates: what theory says, and what the reference does if that is more."""
+    """Q; surprises and exact tails of cells and rates: what theory says, or the reference if that is more."""
     level = budget.per_look
     seen = _tail_thresholds(calibrations, budget)
     theory = ORDERS * stats.f.isf(level[0], ORDERS, freedom)

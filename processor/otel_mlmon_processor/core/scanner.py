@@ -131,10 +131,7 @@ class Scanner:
             part = int(np.argmax([abs(order[f, w]) for order in white]))
             hits += self._judge(view, (f, w), SMOOTH, part, evidence)
         for f, w in _places(enough & (z >= self._needed * null.screen[0, k][:, np.newaxis])):
-            exact = self._evidence(
-                view, (f, w), CELLS, view.counts[:, f, w], view.expected[:, f, w], null.ratio[k, :, f]
-            )
-            hits += self._judge(view, (f, w), CELLS, *exact)
+            hits += self._judge(view, (f, w), CELLS, *self._evidence(view, (f, w), CELLS))
         if self.slow is not None and view.scale.length == HOUR:
             for w in np.flatnonzero((view.ends + 1) % HOUR == 0).tolist():
                 for f, order, evidence in self.slow.advance([s[:, w] for s in scores], rows[:, w]):
@@ -154,9 +151,7 @@ class Scanner:
         hits: list[Hit] = []
         for f, w in _places(found):
             counts, total = view.rates[:, f, w], float(seen[f, w])
-            part, evidence = self._evidence(
-                view, (f, w), RATES, counts, total * null.allowed[:, f], null.rates[k, :, f]
-            )
+            part, evidence = self._evidence(view, (f, w), RATES)
             if evidence < self._needed[f, 0]:
                 continue
             q = float(null.allowed[part, f])
@@ -167,16 +162,17 @@ class Scanner:
                 hits.append(Hit(int(view.ends[w]), view.scale.length, f, RATES, part, evidence, size, *both))
         return hits
 
-    def _evidence(
-        self, view: _View, at: tuple[int, int], test: str, counts: Floats, expected: Floats, ratio: Floats
-    ) -> tuple[int, float]:
+    def _evidence(self, view: _View, at: tuple[int, int], test: str) -> tuple[int, float]:
         """The cell or rate that says most, and its evidence.
 
         Of the exact binomial tail, overdispersed as the reference showed, and of Chernoff's bound against the
         reference's own largest ones, the weaker counts.
         """
-        null, k, f, kind = self.nulls, view.place, at[0], int(test == RATES)
-        rows = float((view.seen if test == RATES else view.rows)[at])
+        null, k, (f, w), kind = self.nulls, view.place, at, int(test == RATES)
+        rows = float((view.seen if kind else view.rows)[at])
+        counts = (view.rates if kind else view.counts)[:, f, w]
+        expected = rows * null.allowed[:, f] if kind else view.expected[:, f, w]
+        ratio = (null.rates if kind else null.ratio)[k, :, f]
         larger = max(rows, float(null.typical[k, f]))
         factor = 1 + (larger - null.typical[k, f]) * null.doubt[k, f] + larger * ratio
         above, p = counts > expected, np.clip(expected / rows, _LEAST, 1)
@@ -185,7 +181,7 @@ class Scanner:
         bound = deviance(counts, expected, np.asarray(rows)) / factor
         exact, bound = (surprise(2 * x, null.freedom[k, f]) for x in (-np.log(np.maximum(tail, _LEAST)), bound))
         evidence = np.minimum(exact / null.exact[kind, k, f], bound / np.maximum(null.surprises[kind, k, f], 1e-9))
-        evidence = np.where((above | (test == CELLS)) & ((expected > 0) | (counts > 0)), evidence, 0.0)
+        evidence = np.where((above | (not kind)) & ((expected > 0) | (counts > 0)), evidence, 0.0)
         part = int(np.argmax(evidence))
         return part, float(evidence[part])
 
