@@ -173,7 +173,7 @@ def decide_plan(
         if wanted not in TYPES:
             raise SourceError(f"types: of {name!r} must be one of {', '.join(TYPES)}, got {wanted!r}")
     scans: dict[tuple[Output | None, str], Scan] = {}
-    sample = Sample(np.random.default_rng(seed))
+    sample = Sample(np.random.default_rng(seed), expected=source.rows)
     done = 0
     with side_by_side() as run:
         for block in selection.read(source):

@@ -108,7 +108,7 @@ def _expand(path: Path) -> Iterator[Path]:
 def _read_parquet(path: Path) -> Iterator[Any]:
     schema = pyarrow.parquet.read_schema(path)
     texts = [field.name for field in schema if is_text(field.type)]  # kept as Parquet has them: each distinct one once
-    with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20, read_dictionary=texts) as parquet:
+    with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16, read_dictionary=texts) as parquet:
         names = [name for name in schema.names if not name.startswith(INDEX)]
         yield _empty_batch(parquet.schema_arrow, names)  # columns of a file without rows
         yield from parquet.iter_batches(batch_size=chunk_rows(len(names)), columns=names)

@@ -12,7 +12,7 @@ import numpy as np
 
 from otel_mlmon.profile.parallel import read_ahead
 
-ROWS: Final = 65_536  # of a chunk at most
+ROWS: Final = 131_072  # of a chunk at most
 CELLS: Final = 8_000_000  # rows times columns of a chunk
 
 INPUTS: Final = (
