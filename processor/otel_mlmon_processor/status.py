@@ -154,7 +154,11 @@ def render(models: Mapping[Model, Seen]) -> RenderableType:
         table.add_row(*map(_plain, (name, version, service, *count, until)), f"[{colour}]{_plain(said)}[/]")
         if findings:
             inner = Table(
-                "feature or output", "what", "at least (D)", title=_plain(f"{name} {version}"), title_justify="left"
+                "feature or output",
+                "what",
+                "at least (D)",
+                title=_plain(f"{name} {version} of {service}"),
+                title_justify="left",
             )
             for finding in findings:
                 inner.add_row(_plain(finding.label), _plain(finding.text), f"{finding.size:.3g}")

@@ -88,6 +88,7 @@ def test_it_shows_models_verdicts_and_how_much(running, status, wait, monkeypatc
     ]
     assert ["wind", "missing 0 % -> 25 %"] in [cells[:2] for cells in details]
     assert ["km", "mean up 1 sd"] in [cells[:2] for cells in details]
+    assert "flights 3 of bad" in done.stdout
     for monitor in monitors:
         monitor.close()
 
