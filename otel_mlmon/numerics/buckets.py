@@ -57,7 +57,7 @@ class Buckets:
         self._starts = np.append(0, at)  # a cell's buckets begin with that of its lower edge, which counts as empty
         self._empty = np.append(np.diff(self._starts) == 0, False)
 
-    def _locate(self, values: Floats) -> NDArray[np.intp]:
+    def _locate(self, values: Floats) -> NDArray[np.int64]:
         """Bucket of each value."""
         with np.errstate(over="ignore"):
             at = values - self._start
@@ -65,5 +65,6 @@ class Buckets:
         np.maximum(at, -1, out=at)
         np.minimum(at, BUCKETS - 2, out=at)
         at += 1
-        buckets: NDArray[np.intp] = at.astype(np.intp)
+        buckets: NDArray[np.int64] = at.view(np.int64)  # in place, as fresh memory costs more than what is done with it
+        np.copyto(buckets, at, casting="unsafe")
         return buckets
