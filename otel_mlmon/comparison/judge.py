@@ -112,6 +112,7 @@ def make_pair(reference: Reference, current: Reference | None) -> Pair | None:
         reference.variable.axis,
         current.histogram.counts,
         held.counts,
+        decision=reference.variable.decision,
         std=reference.std,
         minimum=held.min,
         maximum=held.max,

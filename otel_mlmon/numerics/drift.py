@@ -46,14 +46,16 @@ class Pair:
         current: Counts,
         reference: Counts,
         *,
+        decision: Sequence[int] | None = None,
         std: float = np.nan,
         minimum: float = np.nan,
         maximum: float = np.nan,
         mean_difference: float = np.nan,
     ) -> Pair:
-        """With the cells that the reference's counts give."""
-        starts, decision = coarse_starts(reference, axis), decision_starts(reference, axis)
-        return cls(axis, current, reference, starts, decision, std or np.nan, minimum, maximum, mean_difference)
+        """With the coarse cells that the reference's counts give; those of the decision may have been chosen before."""
+        starts = coarse_starts(reference, axis)
+        decided = decision_starts(reference, axis) if decision is None else np.array(decision, dtype=np.intp)
+        return cls(axis, current, reference, starts, decided, std or np.nan, minimum, maximum, mean_difference)
 
     @property
     def sufficient(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn, get_args
 import numpy as np
 
 from otel_mlmon.numerics.binning import Axis, CategoryAxis, NumericAxis
+from otel_mlmon.numerics.coarse import COARSE_CELLS
 from otel_mlmon.numerics.histogram import Histogram, Invalid
 from otel_mlmon.profile.document import (
     FORMAT,
@@ -70,6 +71,7 @@ def _dump_reference(reference: Reference) -> dict[str, Any]:
         "origin": variable.origin,
         "importance": reference.importance,
         "axis": _dump_axis(variable.axis),
+        "decision": list(variable.decision),
         "histogram": {
             "counts": histogram.counts.tolist(),
             "invalid": {reason: getattr(histogram.invalid, reason) for reason in REASONS},
@@ -188,6 +190,7 @@ def _read_reference(value: Any, path: str) -> Reference:
         dtype=fields.choice("dtype", get_args(Dtype)),
         transform=fields.choice("transform", get_args(Transform)),
         axis=axis,
+        decision=_read_decision(fields, axis),
         origin=fields.optional("origin"),
     )
     importance = fields.optional("importance", negative=False)
@@ -218,6 +221,14 @@ def _read_axis(fields: Fields) -> Axis:
     if not low <= high < len(edges):
         raise ProfileError(f"{fields.at('low')}: need low <= high < {len(edges)}, got low {low}, high {high}")
     return NumericAxis(np.array(edges), low, high)
+
+
+def _read_decision(fields: Fields, axis: Axis) -> tuple[int, ...]:
+    path = fields.at("decision")
+    starts = tuple(check_count(start, f"{path}[{i}]") for i, start in enumerate(fields.items("decision", COARSE_CELLS)))
+    if starts[:1] != (0,) or any(a >= b for a, b in pairwise(starts)) or starts[-1] >= axis.cells:
+        raise ProfileError(f"{path}: must ascend from 0 to less than the axis' {axis.cells} cells, got {show(starts)}")
+    return starts
 
 
 def _read_histogram(fields: Fields, axis: Axis) -> tuple[Histogram, float]:

@@ -43,6 +43,8 @@ class Variable:
         dtype: of the column.
         transform: what is counted of the column: itself, its age in seconds, its hour of day (UTC), its length.
         axis: the cells; a NumericAxis or a CategoryAxis.
+        decision: the first cell of each of the ~20 coarse cells that drift is decided on, see `coarse.decision_starts`;
+            chosen with the axis, so that parts of one plan agree on them.
         origin: for an age whose data had no time of its own, the moment the reference's ages were taken at, in seconds
             since 1970 (the newest value that the planner saw); parts of one plan share it. Else None.
     """
@@ -53,6 +55,7 @@ class Variable:
     dtype: Dtype
     transform: Transform
     axis: Axis
+    decision: tuple[int, ...]
     origin: float | None = None
 
 

@@ -11,6 +11,7 @@ from otel_mlmon.numerics.binning import CategoryAxis, NumericAxis
 from otel_mlmon.numerics.histogram import Histogram, Invalid
 from otel_mlmon.profile.document import Dtype, Profile, ProfileError, Reference, Variable
 from otel_mlmon.profile.moments import bounded, sum_of
+from otel_mlmon.profile.planning import choose_cells
 from otel_mlmon.profile.rebinning import Piece, join_categories, join_numbers
 
 Key = tuple[str, str]
@@ -163,7 +164,9 @@ def _merge_moved(references: Sequence[Reference], rows: Sequence[int]) -> Refere
         histogram, m2 = Histogram(axis, counts, invalid), 0.0
     else:
         histogram, m2 = _merge_numbers(filled, origin, invalid)
-    variable = replace(filled[0].variable, dtype=_common_dtype(filled), axis=histogram.axis, origin=origin)
+    cells = choose_cells(histogram.axis, histogram.counts)
+    dtype = _common_dtype(filled)
+    variable = replace(filled[0].variable, dtype=dtype, axis=cells.axis, decision=cells.decision, origin=origin)
     return Reference(variable, histogram, m2, _merge_importance(references, rows))
 
 

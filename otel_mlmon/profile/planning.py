@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.encoding import category_name
-from otel_mlmon.numerics.binning import OTHER, UNSEEN, CategoryAxis, NumericAxis, fit_axis
+from otel_mlmon.numerics.binning import OTHER, UNSEEN, Axis, CategoryAxis, Counts, fit_axis
+from otel_mlmon.numerics.coarse import decision_starts
 from otel_mlmon.profile.document import Dtype, Role, Variable
 from otel_mlmon.profile.fields import MAX_TEXT, is_unicode
 from otel_mlmon.profile.physical import Kind, Physical
@@ -140,21 +141,20 @@ def plan_column(column: Column, categories: int) -> list[Variable]:
             f"types: column {column.name!r} holds values of kind {kind}, which cannot be counted as {column.type}"
         )
     if found is None or kind not in _FITTING[found]:
-        return [_feature(column, "empty", CategoryAxis(()))]
+        return [_feature(column, "empty", NOTHING)]
     if found == "datetime":
         return _plan_datetime(column)
     if found == "text":
         lengths = np.fromiter(map(len, column.sample.present), dtype=np.float64)
-        axis = _numeric_axis(lengths, column.scan.lengths)
-        return [Variable(f"{column.name}.length", column.name, "feature", "text", "length", axis)]
+        cells = _cut_numbers(lengths, column.scan.lengths)
+        return [Variable(f"{column.name}.length", column.name, "feature", "text", "length", *cells)]
     if found == "boolean":
-        return [_feature(column, "boolean", _boolean_axis(column.sample))]
+        return [_feature(column, "boolean", _list_booleans(column.sample))]
     if found == "category":
-        return [_feature(column, kind, _category_axis(column, categories))]
+        return [_feature(column, kind, _list_categories(column, categories))]
     if not np.isfinite(column.scan.least):  # nothing but infinite values
-        return [_feature(column, "empty", CategoryAxis(()))]
-    axis = _numeric_axis(column.sample.present, (column.scan.least, column.scan.greatest))
-    return [_feature(column, kind, axis)]
+        return [_feature(column, "empty", NOTHING)]
+    return [_feature(column, kind, _cut_numbers(column.sample.present, (column.scan.least, column.scan.greatest)))]
 
 
 def find_type(sample: Physical, scan: Scan) -> Type | None:
@@ -178,21 +178,36 @@ def _is_text(strings: NDArray[Any]) -> bool:
     return many and sum(map(len, strings)) / len(strings) > LONG
 
 
-def _feature(column: Column, dtype: Dtype | Kind, axis: NumericAxis | CategoryAxis) -> Variable:
-    return Variable(column.name, column.name, "feature", "empty" if dtype == "other" else dtype, "identity", axis)
+class Cells(NamedTuple):
+    """Where a variable's values are counted, see Variable."""
+
+    axis: Axis
+    decision: tuple[int, ...]
 
 
-def _numeric_axis(values: NDArray[np.float64], bounds: tuple[float, float]) -> NumericAxis:
+def choose_cells(axis: Axis, counts: Counts) -> Cells:
+    """With the decision's cells that counts over the axis give."""
+    return Cells(axis, tuple(decision_starts(counts, axis).tolist()))
+
+
+NOTHING: Final = Cells(CategoryAxis(()), (0,))
+
+
+def _feature(column: Column, dtype: Dtype | Kind, cells: Cells) -> Variable:
+    return Variable(column.name, column.name, "feature", "empty" if dtype == "other" else dtype, "identity", *cells)
+
+
+def _cut_numbers(values: NDArray[np.float64], bounds: tuple[float, float]) -> Cells:
     finite = np.sort(values[np.isfinite(values)])
     if not finite.size:  # the sample has none, but the rest has
         finite = np.array(sorted(set(bounds)))
-    return fit_axis(finite, minimum=bounds[0], maximum=bounds[1])
+    axis = fit_axis(finite, minimum=bounds[0], maximum=bounds[1])
+    return choose_cells(axis, axis.count_sorted(finite))
 
 
 def _plan_datetime(column: Column) -> list[Variable]:
     values = column.sample.present
     hours = Counter(((values // 3600) % 24).astype(int).tolist())
-    names = sorted(range(24), key=lambda hour: (-hours[hour], hour))
     if column.time is None:
         origin: float | None = column.scan.greatest
         ages = column.scan.greatest - values
@@ -201,22 +216,28 @@ def _plan_datetime(column: Column) -> list[Variable]:
         origin, bounds = None, column.scan.ages
         ages = (column.time - column.sample.values)[column.sample.valid]
     if not np.isfinite(bounds).all():
-        return [_feature(column, "empty", CategoryAxis(()))]
-    age = _numeric_axis(ages, bounds)
+        return [_feature(column, "empty", NOTHING)]
+    age = _cut_numbers(ages, bounds)
+    of_day = _list_names(sorted(range(24), key=lambda hour: (-hours[hour], hour)), hours)
     return [
-        Variable(f"{column.name}.age", column.name, "feature", "datetime", "age", age, origin),
-        Variable(
-            f"{column.name}.hour", column.name, "feature", "datetime", "hour", CategoryAxis(tuple(map(str, names)))
-        ),
+        Variable(f"{column.name}.age", column.name, "feature", "datetime", "age", *age, origin),
+        Variable(f"{column.name}.hour", column.name, "feature", "datetime", "hour", *of_day),
     ]
 
 
-def _boolean_axis(sample: Physical) -> CategoryAxis:
-    true = np.count_nonzero(sample.present)
-    return CategoryAxis(("true", "false") if 2 * true > sample.present.size else ("false", "true"))
+def _list_names(names: Iterable[Any], sizes: Mapping[Any, int]) -> Cells:
+    """A cell for each name; the sample has no other."""
+    names = list(names)
+    return choose_cells(CategoryAxis(tuple(map(str, names))), np.array([*(sizes[name] for name in names), 0, 0]))
 
 
-def _category_axis(column: Column, categories: int) -> CategoryAxis:
+def _list_booleans(sample: Physical) -> Cells:
+    true = int(np.count_nonzero(sample.present))
+    sizes = {"false": sample.present.size - true, "true": true}
+    return _list_names(sorted(sizes, key=lambda name: (-sizes[name], name)), sizes)
+
+
+def _list_categories(column: Column, categories: int) -> Cells:
     """The most frequent ones by name, some more that are known, and whether that is all."""
     sizes: Counter[str] = Counter()
     for value, size in Counter(column.sample.present.tolist()).items():
@@ -227,23 +248,26 @@ def _category_axis(column: Column, categories: int) -> CategoryAxis:
     known = {*sizes, *(scanned or ())}
     ranked = sorted(known, key=lambda name: (-sizes[name], name))
     closed = scanned is not None and len(known) <= categories + KEPT
-    return CategoryAxis(tuple(ranked[:categories]), tuple(ranked[categories : categories + KEPT]), closed)
+    listed, others = ranked[:categories], ranked[categories : categories + KEPT]
+    axis = CategoryAxis(tuple(listed), tuple(others), closed)
+    rest = sizes.total() - sum(sizes[name] for name in listed)
+    return choose_cells(axis, np.array([*(sizes[name] for name in listed), rest, 0]))
 
 
 def _plan_output(column: Column, categories: int) -> Variable:
     role = find_role(column)
     kind = column.sample.kind
     if role == "class":
-        axis: NumericAxis | CategoryAxis = CategoryAxis(())
+        cells = NOTHING
         if kind == "boolean":
-            axis = _boolean_axis(column.sample)
+            cells = _list_booleans(column.sample)
         elif kind not in ("empty", "other", "datetime"):
-            axis = _category_axis(column, categories)
-        return Variable(role, "", role, _dtype_of_class(kind), "identity", axis)
+            cells = _list_categories(column, categories)
+        return Variable(role, "", role, _dtype_of_class(kind), "identity", *cells)
     if kind not in ("boolean", "integer", "float") or not np.isfinite(column.scan.least):
-        return Variable(role, "", role, "empty", "identity", CategoryAxis(()))
-    axis = _numeric_axis(column.sample.present, (column.scan.least, column.scan.greatest))
-    return Variable(role, "", role, kind, "identity", axis)
+        return Variable(role, "", role, "empty", "identity", *NOTHING)
+    cells = _cut_numbers(column.sample.present, (column.scan.least, column.scan.greatest))
+    return Variable(role, "", role, kind, "identity", *cells)
 
 
 def _dtype_of_class(kind: str) -> Dtype:

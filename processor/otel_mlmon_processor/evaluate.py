@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from otel_mlmon.numerics.binning import OTHER, UNSEEN, Axis, CategoryAxis, Counts, Floats, NumericAxis
-from otel_mlmon.numerics.coarse import coarsen, decision_starts
+from otel_mlmon.numerics.coarse import coarsen
 from otel_mlmon.numerics.drift import Pair, find_shift, measure_pairs
 from otel_mlmon.numerics.effect import effect, sufficient
 from otel_mlmon.numerics.exponential import rebin
@@ -88,6 +88,7 @@ def _pair(reference: Reference | None, counts: VariableCounts) -> Pair | None:
         axis,
         cells,
         held.counts,
+        decision=reference.variable.decision,
         std=reference.std,
         minimum=held.min,
         maximum=held.max,
@@ -187,7 +188,7 @@ def compare_replicas(view: ModelView, key: VariableKey, reference: Reference) ->
         return ()
     each, total = np.array(rows, dtype=np.int64), np.array(sums)
     others, rest = each.sum(axis=0) - each, total.sum() - total
-    starts = decision_starts(held.counts, axis)
+    starts = np.array(reference.variable.decision, dtype=np.intp)
     p, q, base = (coarsen(counts, starts) for counts in (each[:, :-1], others[:, :-1], held.counts))
     valid = p.sum(axis=-1), q.sum(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):

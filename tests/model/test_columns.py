@@ -33,7 +33,7 @@ WORDS = {"a": 0, "b": 1}
 
 
 def feature(name, dtype, axis, transform="identity"):
-    return Variable(name, name.partition(".")[0], "feature", dtype, transform, axis)
+    return Variable(name, name.partition(".")[0], "feature", dtype, transform, axis, (0,))
 
 
 PLAN = Plan(

@@ -258,7 +258,7 @@ def test_many_features_go_in_requests_that_a_receiver_takes(grpc_collector, make
     columns = 6000
     axis = NumericAxis(np.linspace(-3, 3, 60), 5, 54)
     histogram = Histogram(axis, np.ones(axis.cells, dtype=np.int64), min=-3.0, max=3.0)
-    variables = [Variable(f"x{i}", f"x{i}", "feature", "float", "identity", axis) for i in range(columns)]
+    variables = [Variable(f"x{i}", f"x{i}", "feature", "float", "identity", axis, (0,)) for i in range(columns)]
     references = tuple(Reference(variable, histogram) for variable in variables)
     profile = Profile("m", "1", references, axis.cells, "2025-01-01T00:00:00Z")
     exporter = GrpcExporter(grpc_collector.endpoint, insecure=True)
@@ -285,7 +285,7 @@ def large_profile():
     for i in range(400):
         axis = NumericAxis(np.sort(rng.normal(size=700)), 10, 600)
         counts = rng.integers(0, 10**9, axis.cells)
-        variable = Variable(f"x{i}", f"x{i}", "feature", "float", "identity", axis)
+        variable = Variable(f"x{i}", f"x{i}", "feature", "float", "identity", axis, (0,))
         references.append(Reference(variable, Histogram(axis, counts, sum=float(rng.normal()), min=-3.0, max=3.0)))
     return Profile("flights", "3", tuple(references), 1000, "2025-01-01T00:00:00Z")
 

@@ -25,8 +25,8 @@ from otel_mlmon.tallies import LABEL_LENGTH, LABELS, VariableKey
 AXIS = NumericAxis(np.array([0.0, 0.5, 1.0]), 0, 2)
 PLAN = Plan(
     (
-        Variable("class", "", "class", "string", "identity", CategoryAxis(("no", "yes"))),
-        Variable("score", "", "score", "float", "identity", AXIS),
+        Variable("class", "", "class", "string", "identity", CategoryAxis(("no", "yes")), (0,)),
+        Variable("score", "", "score", "float", "identity", AXIS, (0,)),
     )
 )
 

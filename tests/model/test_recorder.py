@@ -32,9 +32,9 @@ X, WORD, VALUE = VariableKey("feature", "x"), VariableKey("feature", "word"), Va
 EDGES = np.arange(16) - 0.5
 PLAN = Plan(
     (
-        Variable("x", "x", "feature", "float", "identity", NumericAxis(EDGES, 0, 15)),
-        Variable("word", "word", "feature", "string", "identity", CategoryAxis(("a", "b"))),
-        Variable("value", "", "value", "float", "identity", NumericAxis(EDGES, 0, 15)),
+        Variable("x", "x", "feature", "float", "identity", NumericAxis(EDGES, 0, 15), (0,)),
+        Variable("word", "word", "feature", "string", "identity", CategoryAxis(("a", "b")), (0,)),
+        Variable("value", "", "value", "float", "identity", NumericAxis(EDGES, 0, 15), (0,)),
     )
 )
 

@@ -36,7 +36,7 @@ def numeric_references(draw, name):
     least, most = sorted(draw(st.tuples(finite, finite)))
     bounds = (least, most) if cells.any() else (np.inf, -np.inf)
     histogram = Histogram(axis, cells, draw(invalids), draw(finite), *bounds)
-    variable = Variable(name, draw(texts), "feature", "float", "identity", axis, draw(st.none() | finite))
+    variable = Variable(name, draw(texts), "feature", "float", "identity", axis, (0,), draw(st.none() | finite))
     weight = draw(st.none() | st.floats(0, 1e300))
     return Reference(variable, histogram, draw(st.floats(0, 1e300)), weight)
 
@@ -47,7 +47,7 @@ def category_references(draw, name):
     cut = draw(st.integers(0, len(every)))
     axis = CategoryAxis(tuple(every[:cut]), tuple(every[cut:]), draw(st.booleans()))
     cells = np.array(draw(st.lists(counts, min_size=axis.cells, max_size=axis.cells)))
-    variable = Variable(name, name, "feature", "string", "identity", axis)
+    variable = Variable(name, name, "feature", "string", "identity", axis, (0,))
     return Reference(variable, Histogram(axis, cells, draw(invalids)))
 
 
@@ -108,12 +108,14 @@ def example():
     word = CategoryAxis(("UA", "AA"), ("DL",))
     references = (
         Reference(
-            Variable("x", "x", "feature", "float", "identity", number),
+            Variable("x", "x", "feature", "float", "identity", number, (0,)),
             Histogram(number, np.array([0, 1, 2, 0, 0]), Invalid(missing=1), 4.5, 0.5, 2.0),
             1.5,
             0.25,
         ),
-        Reference(Variable("c", "c", "feature", "string", "identity", word), Histogram(word, np.array([2, 1, 0, 1]))),
+        Reference(
+            Variable("c", "c", "feature", "string", "identity", word, (0,)), Histogram(word, np.array([2, 1, 0, 1]))
+        ),
     )
     return json.loads(Profile("flights", "3", references, 4, "2026-11-23T20:00:00Z").to_bytes())
 
@@ -156,6 +158,9 @@ BROKEN = [  # what is put where; None removes. The schema refuses these too.
     ("references[0].axis.edges[1]", 10**400),
     ("references[0].axis.low", -1),
     ("references[0].axis.bins", 4),
+    ("references[0].decision", None),
+    ("references[0].decision", []),
+    ("references[0].decision[0]", -1),
     ("references[0].histogram", []),
     ("references[0].histogram.counts", {}),
     ("references[0].histogram.counts[1]", -1),
@@ -178,6 +183,9 @@ INCONSISTENT = [  # what a JSON Schema cannot say
     ("references[0].axis.edges[1]", 0.0),
     ("references[0].axis.low", 3),
     ("references[0].axis.high", 4),
+    ("references[0].decision", [1, 2]),
+    ("references[0].decision", [0, 2, 1]),
+    ("references[0].decision", [0, 1_000]),
     ("references[0].histogram.counts", [1, 2]),
     ("references[0].histogram.counts[1]", 2**53),
     ("references[0].histogram.min", 3.0),
@@ -220,7 +228,7 @@ def test_a_broken_document_is_refused_by_us_and_by_the_schema(path, value):
 def test_an_inconsistent_document_is_refused(path, value):
     document = copy.deepcopy(example())
     put(document, path, value)
-    with pytest.raises(ProfileError, match=r"references\[\d\]\.(axis|histogram|name)"):
+    with pytest.raises(ProfileError, match=r"references\[\d\]\.(axis|decision|histogram|name)"):
         Profile.from_bytes(json.dumps(document).encode())
 
 
