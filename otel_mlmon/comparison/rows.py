@@ -14,6 +14,7 @@ from scipy.special import gammaln
 from otel_mlmon.profile.physical import Physical, read_physical
 from otel_mlmon.profile.roles import Block
 from otel_mlmon.profile.sampling import expected_share
+from otel_mlmon.profile.sources import take_rows
 
 Hashes = NDArray[np.uint64]
 
@@ -21,18 +22,6 @@ Hashes = NDArray[np.uint64]
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 _MIX: Final = np.uint64(0xBF58476D1CE4E5B9)
 _SHIFT: Final = np.uint64(29)
-
-
-def take_rows(column: Any, rows: NDArray[np.intp]) -> Any:
-    """Rows of a column, by their numbers."""
-    module = type(column).__module__.split(".")[0]
-    if module == "pandas":
-        return column.iloc[rows]
-    if module == "pyarrow":
-        return column.take(rows)
-    if module == "polars" or isinstance(column, np.ndarray):
-        return column[rows]
-    return [column[row] for row in rows.tolist()]
 
 
 def take_block(block: Block, rows: NDArray[np.intp]) -> Block:

@@ -8,10 +8,11 @@ from typing import Final
 
 import numpy as np
 
-from otel_mlmon.comparison.rows import Repeated, Repeats, take_rows
+from otel_mlmon.comparison.rows import Repeated, Repeats
 from otel_mlmon.profile.physical import Physical, read_physical
 from otel_mlmon.profile.roles import Block
 from otel_mlmon.profile.sampling import SEED, Sample
+from otel_mlmon.profile.sources import take_rows
 
 SAMPLED: Final = 10_000  # rows, for names and codes that the cells do not show
 DAY: Final = 86_400

@@ -9,7 +9,8 @@ from otel_mlmon.numerics.binning import Axis, Counts, NumericAxis
 from otel_mlmon.semconv import FeatureInvalidReason
 
 MINUTE: Final = 60  # seconds
-REASONS: Final = tuple(FeatureInvalidReason)
+_Reason = FeatureInvalidReason
+REASONS: Final = (_Reason.MISSING, _Reason.NAN, _Reason.INF, _Reason.TYPE)
 BELOW, ABOVE, UNSEEN = range(len(REASONS), len(REASONS) + 3)
 # What has a rate of its own: values in no cell, by reason, and values in cells that the reference hardly knows.
 RATES: Final = (*REASONS, "below", "above", "unseen")

@@ -18,6 +18,7 @@ from otel_mlmon.profile.planning import KEPT, TYPES, Column, Output, Scan, Type,
 from otel_mlmon.profile.roles import Block, Selection, sort_predictions
 from otel_mlmon.profile.sampling import SEED, Sample
 from otel_mlmon.profile.sources import Source, SourceError, open_source
+from otel_mlmon.profile.window_tally import WindowTally, find_minutes, kept_days
 
 CATEGORIES: Final = 50
 MOST_CATEGORIES: Final = 1_000
@@ -96,7 +97,8 @@ def build_profile(
         if plan is None:
             plan = decide_plan(source, selection, types or {}, categories=categories, seed=seed, notify=notify)
         _check_outputs(plan, {*selection.named, *selection.given})
-        tallies = [Tally(variable) for variable in plan.variables]
+        days = kept_days(plan.variables)
+        tallies = [Tally(v, WindowTally(v, days) if time_column is not None else None) for v in plan.variables]
         rows = _count(source, selection, tallies, notify)
     weights = _read_importance(importance, plan)
     return Profile(
@@ -251,7 +253,11 @@ def _count(source: Source, selection: Selection, tallies: list[Tally], notify: N
 
 def count_block(block: Block, tallies: Sequence[Tally]) -> list[Task]:
     """What counts a block, a task for each tally."""
-    return [partial(tally.add, _column_for(tally.variable, block), block.rows, block.time) for tally in tallies]
+    windowed = any(tally.windows is not None for tally in tallies)
+    minutes = find_minutes(block.time) if windowed and block.time is not None else None
+    return [
+        partial(tally.add, _column_for(tally.variable, block), block.rows, block.time, minutes) for tally in tallies
+    ]
 
 
 def _check_outputs(plan: Plan, given: set[Output]) -> None:

@@ -6,6 +6,7 @@ The published schema is docs/profile.schema.json; a test keeps the two in agreem
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise, starmap
 from typing import Any, Final, NoReturn, get_args
 
@@ -14,6 +15,7 @@ import numpy as np
 from otel_mlmon.numerics.binning import Axis, CategoryAxis, NumericAxis
 from otel_mlmon.numerics.coarse import COARSE_CELLS
 from otel_mlmon.numerics.histogram import Histogram, Invalid
+from otel_mlmon.numerics.window_counts import REASONS
 from otel_mlmon.profile.document import (
     FORMAT,
     FORMAT_VERSION,
@@ -26,6 +28,7 @@ from otel_mlmon.profile.document import (
     Variable,
 )
 from otel_mlmon.profile.fields import MAX_COUNT, Fields, check_count, check_number, fail, show
+from otel_mlmon.profile.windows import dump_windows, read_windows
 
 MAX_BYTES: Final = 64 << 20
 MAX_REFERENCES: Final = 20_000
@@ -33,8 +36,6 @@ MAX_EDGES: Final = 1_000
 MAX_CATEGORIES: Final = 10_000
 MAX_ENTRIES: Final = 1_000  # packages, notes
 WIDTH: Final = 120  # of a line of numbers
-
-REASONS: Final = ("missing", "nan", "inf", "type")
 
 
 # ---------------------------------------------------------------- writing
@@ -55,6 +56,7 @@ def encode_profile(profile: Profile) -> bytes:
         "packages": dict(sorted(profile.packages.items())),
         "notes": list(profile.notes),
         "references": [_dump_reference(reference) for reference in profile.references],
+        "windows": None if profile.windows is None else dump_windows(profile.windows),
     }
     return (_layout(document, "") + "\n").encode()
 
@@ -151,6 +153,9 @@ def decode_profile(data: bytes) -> Profile:
         notes=tuple(root.texts("notes", MAX_ENTRIES)),
         references=tuple(starmap(_read_reference, root.objects("references", MAX_REFERENCES))),
     )
+    if root.take("windows") is not None:
+        variables = [reference.variable for reference in profile.references]
+        profile = replace(profile, windows=read_windows(root.object("windows"), variables))
     root.close()
     _check_names(profile.references)
     return profile

@@ -14,6 +14,7 @@ from otel_mlmon.numerics.histogram import Histogram, Invalid
 from otel_mlmon.profile.document import Reference, Variable
 from otel_mlmon.profile.moments import bounded, sum_of
 from otel_mlmon.profile.physical import read_physical
+from otel_mlmon.profile.window_tally import Minutes, WindowTally, find_reasons
 
 
 class Tally:
@@ -23,8 +24,9 @@ class Tally:
     (doi:10.1007/978-3-642-51461-6_3), which loses no digits where the mean is large.
     """
 
-    def __init__(self, variable: Variable) -> None:
+    def __init__(self, variable: Variable, windows: WindowTally | None = None) -> None:
         self.variable = variable
+        self.windows = windows
         self._counts: Counts = np.zeros(variable.axis.cells, dtype=np.int64)
         self._buckets = Buckets(variable.axis) if isinstance(variable.axis, NumericAxis) else None
         self._invalid = Invalid()
@@ -33,24 +35,26 @@ class Tally:
         self._mean = self._m2 = 0.0
         self._min, self._max = math.inf, -math.inf
 
-    def add(self, column: Any, rows: int, time: Floats | None) -> None:
+    def add(self, column: Any, rows: int, time: Floats | None, minutes: Minutes | None = None) -> None:
         """Count a block.
 
         Args:
             column: the values; None where the block has no such column.
             rows: their number.
             time: of the rows, in seconds since 1970.
+            minutes: of the time, where windows are counted.
         """
-        if column is None:
-            self._invalid += Invalid(missing=rows)
-            return
-        values, invalid = _encode(self.variable, column, self.variable.origin or 0.0)
-        if self.variable.transform == "age" and self.variable.origin is None:
-            values, invalid = _ages(values, invalid, column, time)
+        values, invalid = np.zeros(0), Invalid(missing=rows)
+        if column is not None:
+            values, invalid = _encode(self.variable, column, self.variable.origin or 0.0)
+            if self.variable.transform == "age" and self.variable.origin is None:
+                values, invalid = _ages(values, invalid, column, time)
         self._invalid += invalid
+        if self.windows is not None and time is not None and minutes is not None:
+            self.windows.add(minutes, values, find_reasons(self.variable, column, time, values, invalid))
         if self._buckets is not None:
             self._add_numbers(self._buckets, values)
-        else:
+        elif values.size:
             self._counts += self.variable.axis.count(values)
 
     def _add_numbers(self, buckets: Buckets, values: Floats) -> None:

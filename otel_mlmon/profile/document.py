@@ -16,6 +16,8 @@ from otel_mlmon.numerics.histogram import Histogram
 if TYPE_CHECKING:
     from os import PathLike
 
+    from otel_mlmon.profile.windows import Windows
+
 FORMAT: Final = "otel-mlmon/profile"
 FORMAT_VERSION: Final = 1
 ATTRIBUTE: Final = (
@@ -128,6 +130,7 @@ class Profile:
     trained: str = ""  # ISO 8601, UTC; "" where unknown
     packages: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # what the builder has to say, e.g. that parts had different plans
+    windows: Windows | None = None  # counts by minute, of parts that are to be merged
 
     plan = _PlanOf()
 

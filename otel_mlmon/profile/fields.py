@@ -37,9 +37,9 @@ class Fields:
             if key not in self._read:
                 raise ProfileError(f"{self.at(key)}: unknown field; known are {', '.join(sorted(self._read))}")
 
-    def text(self, key: str, *, empty: bool = True) -> str:
+    def text(self, key: str, *, empty: bool = True, most: int = MAX_TEXT) -> str:
         """A string."""
-        return check_text(self.take(key), self.at(key), empty=empty)
+        return check_text(self.take(key), self.at(key), empty=empty, most=most)
 
     def choice(self, key: str, allowed: tuple[Any, ...]) -> Any:
         """One of some strings."""
@@ -91,10 +91,10 @@ class Fields:
         return [(item, f"{self.at(key)}[{i}]") for i, item in enumerate(self.items(key, most))]
 
 
-def check_text(value: Any, path: str, *, empty: bool = True) -> str:
-    """A string of at most MAX_TEXT characters."""
-    if not isinstance(value, str) or len(value) > MAX_TEXT or (not value and not empty):
-        fail(path, f"a text of {'at most' if empty else '1 to'} {MAX_TEXT} characters", value)
+def check_text(value: Any, path: str, *, empty: bool = True, most: int = MAX_TEXT) -> str:
+    """A string of at most `most` characters."""
+    if not isinstance(value, str) or len(value) > most or (not value and not empty):
+        fail(path, f"a text of {'at most' if empty else '1 to'} {most} characters", value)
     if not is_unicode(value):
         fail(path, "valid Unicode", value)
     return value

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otel_mlmon.profile.parallel import read_ahead
 
@@ -148,6 +149,18 @@ def slice_column(column: Any, start: int, stop: int) -> Any:
     if module in ("polars", "pyarrow"):
         return column.slice(start, stop - start)
     return column[start:stop]
+
+
+def take_rows(column: Any, rows: NDArray[np.intp]) -> Any:
+    """Rows of a column, by their numbers."""
+    module = type(column).__module__.split(".")[0]
+    if module == "pandas":
+        return column.iloc[rows]
+    if module == "pyarrow":
+        return column.take(rows)
+    if module == "polars" or isinstance(column, np.ndarray):
+        return column[rows]
+    return [column[row] for row in rows.tolist()]
 
 
 def _open_columns(columns: dict[str, Any]) -> Source:
