@@ -85,6 +85,13 @@ class Calibration:
         """Neyman's basis under the overall shares, (cells, 4)."""
         return smooth_basis(self.overall)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Calibration):
+            return NotImplemented
+        return all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+
+    __hash__ = None  # type: ignore[assignment]
+
     def to_plain(self) -> dict[str, Any]:
         """As JSON holds it."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}

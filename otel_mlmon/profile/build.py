@@ -18,7 +18,8 @@ from otel_mlmon.profile.planning import KEPT, TYPES, Column, Output, Scan, Type,
 from otel_mlmon.profile.roles import Block, Selection, sort_predictions
 from otel_mlmon.profile.sampling import SEED, Sample
 from otel_mlmon.profile.sources import Source, SourceError, open_source
-from otel_mlmon.profile.window_tally import WindowTally, find_minutes, kept_days
+from otel_mlmon.profile.window_tally import WindowTally, find_minutes, join_windows
+from otel_mlmon.profile.windows import calibrate, kept_days
 
 CATEGORIES: Final = 50
 MOST_CATEGORIES: Final = 1_000
@@ -47,6 +48,7 @@ def build_profile(
     framework: str = "",
     trained: str | dt.datetime = "",
     created: str | dt.datetime | None = None,
+    part: bool = False,
     progress: bool | Notify = False,
 ) -> Profile:
     """Count a data set.
@@ -64,7 +66,8 @@ def build_profile(
         columns: names of the features; else all columns that are nothing else.
         exclude: columns that are no features.
         plan: what to count, from `Profile.plan` or another part's `plan`; else it is decided from the data.
-        time_column: the time of each row (datetimes, or seconds since 1970), from which ages are counted.
+        time_column: the time of each row (datetimes, or seconds since 1970), from which ages are counted and what is
+            normal from minute to minute is learnt.
         timezone: IANA name of the zone of naive times in it; "" means UTC.
         importance: of the features to the model, by name, or in the order of the columns.
         categories: how many are listed by name.
@@ -73,6 +76,8 @@ def build_profile(
         framework: that computes the predictions.
         trained: when.
         created: of the profile; None means now.
+        part: of a reference that no machine holds, to be merged: then the counts by minute are kept, so that what is
+            learnt from all parts is what would be learnt from all rows.
         progress: show a bar on standard error; or a function that is told (what, rows so far, rows in all or None).
 
     Raises:
@@ -100,12 +105,18 @@ def build_profile(
         days = kept_days(plan.variables)
         tallies = [Tally(v, WindowTally(v, days) if time_column is not None else None) for v in plan.variables]
         rows = _count(source, selection, tallies, notify)
-    weights = _read_importance(importance, plan)
+        weights = _read_importance(importance, plan)
+        references = [tally.finish(weights.get(tally.variable.column)) for tally in tallies]
+        counted = [tally.windows for tally in tallies if tally.windows is not None]
+        windows = join_windows(counted) if counted else None
+        if windows is not None:
+            references = calibrate(windows, references)
     return Profile(
         model=model,
         version=version,
-        references=tuple(tally.finish(weights.get(tally.variable.column)) for tally in tallies),
+        references=tuple(references),
         rows=rows,
+        windows=windows if part else None,
         created=_moment(created if created is not None else dt.datetime.now(dt.timezone.utc)),
         model_hash=model_hash,
         framework=framework,

@@ -53,7 +53,7 @@ def _configure_build(parser: argparse.ArgumentParser) -> None:
         default=[],
         help=f"what the model said; ROLE is {', '.join(get_args(Role)[1:])}, or found from the values; repeatable",
     )
-    add("--time-column", metavar="COLUMN", help="time of the rows, to which the ages of other times are counted")
+    add("--time-column", metavar="COLUMN", help="time of the rows; what is normal from minute to minute is learnt by it")
     add("--timezone", metavar="ZONE", default="", help="IANA zone of times in it that name none (default: UTC)")
     add(
         "--columns",
@@ -65,6 +65,7 @@ def _configure_build(parser: argparse.ArgumentParser) -> None:
     add("--exclude", metavar="COLUMN", nargs="+", action="extend", default=[], help="columns that are no features")
     add("--categories", metavar="K", type=int, default=50, help="categories listed by name (default: 50)")
     add("--plan", metavar="PROFILE", help="count what this profile counts, so that the two merge exactly")
+    add("--part", action="store_true", help="of a reference that is to be merged: keep the counts by minute")
     add("--trained", metavar="TIME", default="", help="when the model was trained, ISO 8601")
     add("--quiet", action="store_true", help="no progress bar")
 
@@ -85,7 +86,7 @@ def _build(arguments: argparse.Namespace) -> None:
     options: dict[str, Any] = {
         name: getattr(arguments, name) for name in ("version", "columns", "exclude", "categories")
     }
-    options |= {name: getattr(arguments, name) for name in ("time_column", "timezone", "trained")}
+    options |= {name: getattr(arguments, name) for name in ("time_column", "timezone", "trained", "part")}
     output = Path(arguments.output or f"{arguments.model}.profile.json")
     if not output.parent.is_dir():
         raise CommandError(f"no such folder: {output.parent}")

@@ -15,7 +15,8 @@ import numpy as np
 from otel_mlmon.numerics.binning import Axis, CategoryAxis, NumericAxis
 from otel_mlmon.numerics.coarse import COARSE_CELLS
 from otel_mlmon.numerics.histogram import Histogram, Invalid
-from otel_mlmon.numerics.window_counts import REASONS
+from otel_mlmon.numerics.windows import REASONS
+from otel_mlmon.profile.calibration import read_calibration
 from otel_mlmon.profile.document import (
     FORMAT,
     FORMAT_VERSION,
@@ -82,6 +83,7 @@ def _dump_reference(reference: Reference) -> dict[str, Any]:
             "max": float(histogram.max) if filled else None,
             "m2": float(reference.m2),
         },
+        "calibration": reference.calibration.to_plain() if reference.calibration is not None else None,
     }
 
 
@@ -202,8 +204,10 @@ def _read_reference(value: Any, path: str) -> Reference:
     inner = fields.object("histogram")
     histogram, m2 = _read_histogram(inner, axis)
     inner.close()
+    known = fields.take("calibration") is not None
+    calibration = read_calibration(fields.object("calibration"), variable) if known else None
     fields.close()
-    return Reference(variable, histogram, m2, importance)
+    return Reference(variable, histogram, m2, importance, calibration)
 
 
 def _read_axis(fields: Fields) -> Axis:

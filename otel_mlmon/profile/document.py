@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 from otel_mlmon.numerics.binning import Axis
+from otel_mlmon.numerics.calibration import Calibration
 from otel_mlmon.numerics.histogram import Histogram
 
 if TYPE_CHECKING:
@@ -77,12 +78,14 @@ class Reference:
         histogram: counts, invalid values, sum, min, max.
         m2: sum of squared deviations from the mean of the valid values (0 for categories).
         importance: of the feature to the model, where known; >= 0.
+        calibration: what is normal from minute to minute; None where the rows had no times.
     """
 
     variable: Variable
     histogram: Histogram
     m2: float = 0.0
     importance: float | None = None
+    calibration: Calibration | None = None
 
     @property
     def std(self) -> float:
@@ -147,17 +150,22 @@ class Profile:
         return build_profile(data, model=model, version=version, predictions=predictions, **options)
 
     @classmethod
-    def merge(cls, parts: Iterable[Profile]) -> Profile:
+    def merge(cls, parts: Iterable[Profile], *, part: bool = False) -> Profile:
         """One profile of the data of all parts, the same in whatever order they come.
 
-        Parts that share a plan merge exactly; else distributions are kept as well as their cells allow: see `notes`.
+        Parts that share a plan merge exactly, and what is normal from minute to minute is learnt from all of them if
+        they were built with `part=True`; else distributions are kept as well as their cells allow: see `notes`.
+
+        Args:
+            parts: the profiles.
+            part: whether the result is to be merged further.
 
         Raises:
             ProfileError: there are no parts, or they are of different models or versions.
         """
         from otel_mlmon.profile.merging import merge_profiles
 
-        return merge_profiles(parts)
+        return merge_profiles(parts, part=part)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Profile:

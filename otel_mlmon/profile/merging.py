@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 
@@ -13,11 +14,12 @@ from otel_mlmon.profile.document import Dtype, Profile, ProfileError, Reference,
 from otel_mlmon.profile.moments import bounded, sum_of
 from otel_mlmon.profile.planning import choose_cells
 from otel_mlmon.profile.rebinning import Piece, join_categories, join_numbers
+from otel_mlmon.profile.windows import Windows, calibrate
 
 Key = tuple[str, str]
 
 
-def merge_profiles(parts: Iterable[Profile]) -> Profile:
+def merge_profiles(parts: Iterable[Profile], *, part: bool = False) -> Profile:
     """See `Profile.merge`. Parts are put in the order of their hashes first, and floats are added correctly rounded."""
     profiles = sorted(parts, key=lambda profile: profile.hash)
     if not profiles:
@@ -28,19 +30,34 @@ def merge_profiles(parts: Iterable[Profile]) -> Profile:
             raise ProfileError(f"{name}: the parts are of different models: {', '.join(map(repr, found))}")
     notes = {note for profile in profiles for note in profile.notes}
     plans = {profile.plan for profile in profiles}
-    if len(plans) == 1:
+    windows = None
+    if len(profiles) == 1:
+        references, windows = list(profiles[0].references), profiles[0].windows
+    elif len(plans) == 1:
         columns = zip(*(profile.references for profile in profiles), strict=True)
         references = [_merge_same(column, [profile.rows for profile in profiles]) for column in columns]
+        windows = _merge_windows(profiles)
+        if windows is not None:
+            references = calibrate(windows, references)
     else:
         references, moved = _merge_different(profiles)
         notes.add(
             "merged from parts with different plans: "
             + (f"moved to common cells pro rata: {', '.join(moved)}" if moved else "every distribution is exact")
         )
+    if any(r.calibration for profile in profiles for r in profile.references) and not any(
+        reference.calibration for reference in references
+    ):
+        notes.add(
+            "what is normal from minute to minute is not known: the parts have different plans"
+            if len(plans) > 1
+            else "what is normal from minute to minute is not known: not all parts were built with part=True"
+        )
     first = profiles[0]
     return replace(
         first,
         references=tuple(references),
+        windows=windows if part else None,
         rows=sum(profile.rows for profile in profiles),
         version=max(profile.version for profile in profiles),
         model_hash=max(profile.model_hash for profile in profiles),
@@ -50,6 +67,12 @@ def merge_profiles(parts: Iterable[Profile]) -> Profile:
         packages=_merge_packages(profiles),
         notes=tuple(sorted(_shorten(note) for note in notes)),
     )
+
+
+def _merge_windows(profiles: Sequence[Profile]) -> Windows | None:
+    """Counts by minute of all parts; None where one has none."""
+    found = [profile.windows for profile in profiles if profile.windows is not None]
+    return reduce(Windows.merge, found) if len(found) == len(profiles) else None
 
 
 def _shorten(note: str) -> str:

@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 from otel_mlmon.encoding import category_name, is_missing
 from otel_mlmon.numerics.binning import Counts, Floats, NumericAxis
 from otel_mlmon.numerics.histogram import Invalid
-from otel_mlmon.numerics.window_counts import ABOVE, BELOW, MINUTE, RATES, REASONS, UNSEEN
+from otel_mlmon.numerics.scales import DAY
+from otel_mlmon.numerics.windows import ABOVE, BELOW, RATES, REASONS, UNSEEN
 from otel_mlmon.profile.document import Variable
 from otel_mlmon.profile.physical import read_physical
 from otel_mlmon.profile.sources import take_rows
 from otel_mlmon.profile.windows import Windows, spread_windows
 
-MINUTES: Final = 1_440  # of a day
-MOST_DAYS: Final = 57  # that have rows, the newest; one more than is learnt from, as they need not begin at midnight
-LEAST_DAYS: Final = 7
-BYTES: Final = 400 << 20  # of all counts, where the days allow
+MINUTE: Final = 60  # seconds
 _MISSING, _NAN, _INF, _TYPE = range(len(REASONS))
+_UNSEEN, _BELOW, _ABOVE = (RATES.index(name) for name in (UNSEEN, BELOW, ABOVE))
 
 
 class Minutes(NamedTuple):
@@ -44,12 +43,6 @@ def find_minutes(time: Floats) -> Minutes:
     known = np.isfinite(time)
     numbers, at[known] = np.unique(np.ceil(time[known] / MINUTE).astype(np.int64) - 1, return_inverse=True)
     return Minutes(numbers, at)
-
-
-def kept_days(variables: Sequence[Variable]) -> int:
-    """How many days are kept, so that memory is bounded."""
-    width = sum(len(variable.decision) + len(RATES) for variable in variables)
-    return min(MOST_DAYS, max(LEAST_DAYS, BYTES // (MINUTES * 4 * max(width, 1))))
 
 
 class WindowTally:
@@ -83,36 +76,34 @@ class WindowTally:
         faults = [minutes.at[timed & ~valid] * width + self._cells + reasons[timed & ~valid]]
         if isinstance(axis, NumericAxis):
             cells = self._bounds.searchsorted(values, side="left")
-            faults.append(at[values <= axis.edges[axis.low]] + self._cells + BELOW)
-            faults.append(at[values > axis.edges[axis.high]] + self._cells + ABOVE)
+            faults.append(at[values <= axis.edges[axis.low]] + self._cells + _BELOW)
+            faults.append(at[values > axis.edges[axis.high]] + self._cells + _ABOVE)
         else:
             codes = values.astype(np.intp)
             cells = self._coarse[codes]
-            faults.append(at[codes == axis.cells - 1] + self._cells + UNSEEN)
+            faults.append(at[codes == axis.cells - 1] + self._cells + _UNSEEN)
         where = np.concatenate([at + cells, *faults])
         counts = np.bincount(where, minlength=minutes.numbers.size * width).reshape(-1, width)
         self._keep(minutes.numbers, counts)
 
     def _keep(self, numbers: Counts, counts: Counts) -> None:
-        days = numbers // MINUTES
+        days = numbers // DAY
         for day in np.unique(days).tolist():
             if len(self._days) >= self._most and day < min(self._days):
                 continue
             if day not in self._days:
-                self._days[day] = np.zeros((MINUTES, counts.shape[1]), dtype=np.int32)
+                self._days[day] = np.zeros((DAY, counts.shape[1]), dtype=np.int32)
             of_day = slice(*np.searchsorted(days, [day, day + 1]))
-            self._days[day][numbers[of_day] % MINUTES] += counts[of_day].astype(np.int32)
+            self._days[day][numbers[of_day] % DAY] += counts[of_day].astype(np.int32)
             if len(self._days) > self._most:
                 del self._days[min(self._days)]
 
     def finish(self) -> tuple[Counts, NDArray[np.int32]]:
-        """Minutes that have rows, and their counts. Days far from most others are wrong and are left out."""
-        middle = sorted(self._days)[len(self._days) // 2] if self._days else 0
-        days = sorted(day for day in self._days if abs(day - middle) <= 2 * MOST_DAYS)
-        numbers = [day * MINUTES + np.flatnonzero(self._days[day].any(axis=1)) for day in days]
-        if not days:
+        """Minutes that have rows, and their counts."""
+        numbers = [day * DAY + np.flatnonzero(self._days[day].any(axis=1)) for day in sorted(self._days)]
+        if not numbers:
             return np.zeros(0, np.int64), np.zeros((0, self._cells + len(RATES)), np.int32)
-        held = [self._days[day][part % MINUTES] for day, part in zip(days, numbers, strict=True)]
+        held = [self._days[part[0] // DAY][part % DAY] for part in numbers]
         return np.concatenate(numbers), np.concatenate(held)
 
 

@@ -1,9 +1,12 @@
 """The document: exact, canonical, and refused with the field's name where it is broken. The peer is the JSON Schema."""
 
+import base64
 import copy
 import json
 import os
+import re
 import stat
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.numerics.binning import CategoryAxis, NumericAxis
+from otel_mlmon.numerics.calibration import fit_calibration
 from otel_mlmon.numerics.histogram import Histogram, Invalid
+from otel_mlmon.numerics.windows import RATES
 from otel_mlmon.profile import Profile, ProfileError, Reference, Variable
+from otel_mlmon.profile.windows import Windows
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "profile.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -102,22 +108,34 @@ def test_the_document_can_be_read_and_compared_line_by_line():
     assert max(map(len, lines)) <= 130
 
 
+def some_windows():
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(20, (200, 2))
+    rates = np.zeros((200, len(RATES)), dtype=np.int64)
+    return np.arange(200), counts, rates, counts.sum(axis=1)
+
+
+CALIBRATION = fit_calibration(*some_windows())
+
+
 def example():
     """A small valid document as plain JSON values."""
     number = NumericAxis(np.array([0.0, 1.0, 2.0, 3.0]), 1, 2)
     word = CategoryAxis(("UA", "AA"), ("DL",))
     references = (
         Reference(
-            Variable("x", "x", "feature", "float", "identity", number, (0,)),
+            Variable("x", "x", "feature", "float", "identity", number, (0, 2)),
             Histogram(number, np.array([0, 1, 2, 0, 0]), Invalid(missing=1), 4.5, 0.5, 2.0),
             1.5,
             0.25,
+            CALIBRATION,
         ),
         Reference(
             Variable("c", "c", "feature", "string", "identity", word, (0,)), Histogram(word, np.array([2, 1, 0, 1]))
         ),
     )
-    return json.loads(Profile("flights", "3", references, 4, "2026-11-23T20:00:00Z").to_bytes())
+    windows = Windows(np.array([5, 7]), (np.ones((2, 9), np.int32), np.ones((2, 8), np.int32)))
+    return json.loads(Profile("flights", "3", references, 4, "2026-11-23T20:00:00Z", windows=windows).to_bytes())
 
 
 BROKEN = [  # what is put where; None removes. The schema refuses these too.
@@ -161,6 +179,16 @@ BROKEN = [  # what is put where; None removes. The schema refuses these too.
     ("references[0].decision", None),
     ("references[0].decision", []),
     ("references[0].decision[0]", -1),
+    ("references[0].calibration", 1),
+    ("references[0].calibration.shares", None),
+    ("references[0].calibration.shares[0][0]", -0.5),
+    ("references[0].calibration.typical", []),
+    ("references[0].calibration.peaks[0][0]", "high"),
+    ("references[0].calibration.windows", 1.5),
+    ("references[0].calibration.odd", 0),
+    ("windows", []),
+    ("windows.rows", -1),
+    ("windows.packed", 1),
     ("references[0].histogram", []),
     ("references[0].histogram.counts", {}),
     ("references[0].histogram.counts[1]", -1),
@@ -186,6 +214,9 @@ INCONSISTENT = [  # what a JSON Schema cannot say
     ("references[0].decision", [1, 2]),
     ("references[0].decision", [0, 2, 1]),
     ("references[0].decision", [0, 1_000]),
+    ("references[0].calibration.rows", [1.0, 2.0]),
+    ("references[0].calibration.shares", [[1.0]]),
+    ("references[0].calibration.cells", [[0.0, 0.0]]),
     ("references[0].histogram.counts", [1, 2]),
     ("references[0].histogram.counts[1]", 2**53),
     ("references[0].histogram.min", 3.0),
@@ -198,7 +229,7 @@ INCONSISTENT = [  # what a JSON Schema cannot say
 
 def put(document, path, value):
     """Set, add or (None) remove the field at a path like a.b[0]."""
-    *steps, last = path.replace("[", ".[").split(".")
+    *steps, last = path.replace("[", ".[").removeprefix(".").split(".")
     place = document
     for step in steps:
         place = place[int(step[1:-1])] if step.startswith("[") else place[step]
@@ -218,7 +249,7 @@ def test_a_broken_document_is_refused_by_us_and_by_the_schema(path, value):
     put(document, path, value)
     with pytest.raises(ProfileError) as refused:
         Profile.from_bytes(json.dumps(document).encode())
-    named = path.split("[")[0] if path.startswith("references[1].axis.names") else path
+    named = re.sub(r"((calibration|axis)\.(?!edges)\w+)\[.*", r"\1", path)
     assert named in str(refused.value)
     if "10000000" not in str(value):  # schema libraries compare huge integers as they are
         assert not VALIDATOR.is_valid(document)
@@ -228,7 +259,7 @@ def test_a_broken_document_is_refused_by_us_and_by_the_schema(path, value):
 def test_an_inconsistent_document_is_refused(path, value):
     document = copy.deepcopy(example())
     put(document, path, value)
-    with pytest.raises(ProfileError, match=r"references\[\d\]\.(axis|decision|histogram|name)"):
+    with pytest.raises(ProfileError, match=r"references\[\d\]\.(axis|calibration|decision|histogram|name)"):
         Profile.from_bytes(json.dumps(document).encode())
 
 
@@ -281,6 +312,26 @@ def test_whatever_stands_in_a_field_it_is_read_or_refused_and_never_fails_otherw
     except ProfileError:
         return
     assert Profile.from_bytes(profile.to_bytes()) == profile
+
+
+@pytest.mark.parametrize(
+    ("rows", "packed", "message"),
+    [
+        (2, "no base64!", "packed: "),
+        (2, base64.b64encode(b"no zlib").decode(), "packed: "),
+        (3, None, "must hold 3 rows of 18 integers"),
+        (1, None, "must hold 1 rows of 18 integers"),
+        (2**50, None, "at most"),
+        (2, base64.b64encode(zlib.compress(bytes(144))).decode(), "by ascending minutes"),
+        (2, base64.b64encode(zlib.compress(bytes(10**6))).decode(), "must hold 2 rows"),
+    ],
+)
+def test_broken_windows_are_refused(rows, packed, message):
+    document = example()
+    document["windows"]["rows"] = rows
+    document["windows"]["packed"] = document["windows"]["packed"] if packed is None else packed
+    with pytest.raises(ProfileError, match=rf"^windows\.(rows|packed): .*{message.removeprefix('packed: ')}"):
+        Profile.from_bytes(json.dumps(document).encode())
 
 
 def test_a_newer_version_says_so():
