@@ -53,7 +53,9 @@ def _configure_build(parser: argparse.ArgumentParser) -> None:
         default=[],
         help=f"what the model said; ROLE is {', '.join(get_args(Role)[1:])}, or found from the values; repeatable",
     )
-    add("--time-column", metavar="COLUMN", help="time of the rows; what is normal from minute to minute is learnt by it")
+    add(
+        "--time-column", metavar="COLUMN", help="time of the rows; what is normal from minute to minute is learnt by it"
+    )
     add("--timezone", metavar="ZONE", default="", help="IANA zone of times in it that name none (default: UTC)")
     add(
         "--columns",
