@@ -213,7 +213,7 @@ class Fold:
         """
         reading = Reading.read(point.value)
         if point.temporality == DELTA:
-            verdict = producer.intervals.take(point.start, point.end, series.number, self._state.intervals)
+            verdict = producer.intervals.take(point.start, point.end, series.number, self._state.intervals_of(producer))
             if verdict == NEW:
                 return Increase(point.start or point.end, reading)
         elif point.temporality == CUMULATIVE:
@@ -252,7 +252,7 @@ class Fold:
         known = series.model.levels.get(place)
         value = _number(Reading.read(point.value))
         if point.temporality == DELTA:
-            verdict = producer.intervals.take(point.start, point.end, series.number, self._state.intervals)
+            verdict = producer.intervals.take(point.start, point.end, series.number, self._state.intervals_of(producer))
             if verdict == NEW:
                 total = value + (known.value if known else 0)
                 end = max(point.end, known.end if known else 0)

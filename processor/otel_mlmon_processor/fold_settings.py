@@ -26,7 +26,7 @@ class Caps:
         operations: operational histograms of a model.
         producers: processes that send.
         streams: series of points of all producers.
-        intervals: delta intervals kept exactly, over all producers; each has at least 256.
+        intervals: delta intervals kept exactly, over all producers; each has at least 256, and one for each series.
         profiles: profiles of a model.
         profile_bytes: size of an unpacked profile.
         assemblies: profiles of which parts are missing.

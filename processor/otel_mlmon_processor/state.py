@@ -40,10 +40,13 @@ class State:
         self._next_producer = 0
         self._swept = 0
 
-    @property
-    def intervals(self) -> int:
-        """Delta intervals that each producer may keep exactly."""
-        return max(256, self.settings.caps.intervals // max(1, len(self.producers)))
+    def intervals_of(self, producer: ProducerState) -> int:
+        """Delta intervals that a producer may keep exactly: its share, or one for each of its series if that is more.
+
+        The series of some SDKs (Node.js) each have a start of their own, so all of a request's must fit.
+        """
+        most = self.settings.caps.intervals
+        return max(256, most // max(1, len(self.producers)), min(most, len(producer.series)))
 
     def producer(self, producer: Producer) -> ProducerState:
         """What is known of a producer, begun on first sight.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from otel_mlmon_processor.decode import decode_logs, decode_metrics
 from otel_mlmon_processor.fold import Fold, FormatError
 from otel_mlmon_processor.fold_settings import Caps, FoldSettings
@@ -75,6 +76,43 @@ def test_processes_without_instance_or_incarnation_are_told_apart_by_their_start
             point = sender.count(10 * end, start, end, temporality=otlp.CUMULATIVE)
             feed(otlp, fold, sender.request(point))
     assert one(fold).totals[otlp.X].seen == 40
+
+
+def test_streams_that_each_began_at_a_time_of_their_own_are_counted_once(otlp):
+    """As in Node.js, whose SDK starts a delta where the first value was recorded; more of them than intervals kept."""
+    fold, sender, other = Fold(FoldSettings(caps=Caps(intervals=400))), otlp.Sender(), otlp.Sender("b")
+    feed(otlp, fold, other.request(other.count(1, 0, 1, labels={semconv.ML_FEATURE_NAME: "x0"})))
+
+    def send(minute):
+        points = [
+            sender.count(1, minute + i / 1_000, minute + 1, labels={semconv.ML_FEATURE_NAME: f"x{i}"})
+            for i in range(400)
+        ]
+        feed(otlp, fold, sender.request(*points))
+
+    for minute in (0, 1, 1, 2, 2):
+        send(minute)
+    assert [counts.seen for counts in one(fold).totals.values()] == [4] + [3] * 399
+    assert (len(one(fold).totals), fold.counters().duplicates, dict(fold.counters().dropped)) == (400, 800, {})
+
+
+def test_what_one_process_sends_in_several_scopes_is_one_models(otlp):
+    """As in Node.js, where each feature has a meter; neither sum, min and max nor an instance or incarnation are sent."""
+    fold, sender = Fold(), otlp.Sender("", "")
+    request = ExportMetricsServiceRequest()
+    resource = request.resource_metrics.add()
+    for name in ("x", "y"):
+        scope = resource.scope_metrics.add()
+        sender.annotate(resource.resource, scope.scope)
+        scope.scope.name = f"feature/{name}"
+        labels = {semconv.ML_FEATURE_NAME: name}
+        scope.metrics.append(sender.count(6, 0, 1, labels=labels))
+        scope.metrics.append(sender.histogram([1, 2, 3, 0], 0, 1, labels=labels))
+    feed(otlp, fold, request.SerializeToString(), request.SerializeToString())
+    assert fold.counters().producers == 1
+    for name in ("x", "y"):
+        counts = one(fold).totals[VariableKey("feature", name)]
+        assert (counts.seen, counts.cells.tolist(), counts.sum) == (6, [1, 2, 3, 0], None)
 
 
 def test_changed_bounds_under_one_start_are_counted_as_dropped_and_go_on(otlp):
