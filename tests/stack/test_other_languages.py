@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from otel_mlmon import Monitor, Profile
+
 pytestmark = pytest.mark.timeout(300)
 
 CARRIERS = ["UA", "B6", "EV", "9E"]
-PROTOCOLS = ["http/protobuf", "http/json", "grpc"]
 QUICK = {"OTEL_METRIC_EXPORT_INTERVAL": "200", "OTEL_METRIC_EXPORT_TIMEOUT": "200"}
 SETTINGS = "evaluate: {{interval: 100ms}}\nprofiles: {}\n"
 QUIET = {"OTEL_TRACES_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
@@ -119,13 +120,17 @@ def shares(processor, feature: str) -> dict[float, float]:
     }
 
 
-def shares_of(values: np.ndarray, bounds) -> dict[float, float]:
-    """The same of the values themselves."""
+def shares_of(values: np.ndarray, processor, feature: str) -> dict[float, float]:
+    """The same of the values themselves, over the same bounds."""
+    bounds = list(shares(processor, feature))
+    assert len(bounds) > 10
     return {bound: pytest.approx(float((values <= bound).mean()), abs=1e-9) for bound in bounds}
 
 
-@pytest.mark.parametrize("temporality", ["cumulative", "delta"])
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    ("protocol", "temporality"),
+    [("http/protobuf", "cumulative"), ("http/protobuf", "delta"), ("http/json", "delta"), ("grpc", "cumulative")],
+)
 def test_counts_are_those_sent(start, node, reference, wait, protocol, temporality):
     processor = start.processor(settings=SETTINGS.format(reference))
     rows = spoil(rows_of(draw(1_000, 1)))
@@ -151,7 +156,60 @@ def test_counts_are_those_sent(start, node, reference, wait, protocol, temporali
     assert categories == sent
     for name in ("dep_delay", "distance"):
         values = np.array([row[name] for row in rows if isinstance(row.get(name), float)])
-        wait(lambda name=name, values=values: shares(processor, name) == shares_of(values, shares(processor, name)), name)
+        wait(lambda name=name, values=values: shares(processor, name) == shares_of(values, processor, name), name)
     assert any(bound < 0 < share for bound, share in shares(processor, "dep_delay").items())
     assert {value for _, value in processor.samples("ml_prediction_count_total")} == {1_000}
     assert {value for _, value in processor.samples("ml_inference_duration_seconds_count")} == {1_000}
+
+
+def drift(processor, service: str, rows: int) -> dict[tuple[str, str], float] | None:
+    """Drift measures of a service by feature or output, once so many rows have been evaluated."""
+    if [value for labels, value in processor.samples("ml_window_rows") if labels["service_name"] == service] != [rows]:
+        return None
+    return {
+        (labels.get("ml_feature_name", "score"), labels["ml_drift_measure"]): value
+        for name in ("ml_feature_drift", "ml_prediction_drift")
+        for labels, value in processor.samples(name)
+        if labels["service_name"] == service and labels["ml_drift_measure"] != "mean_shift"  # which needs sums
+    }
+
+
+def changed(processor, service: str) -> set[str]:
+    """Features and outputs that are said to have changed."""
+    return {
+        labels["ml_feature_name"] or labels["ml_prediction_signal"]
+        for labels, value in processor.samples("ml_drift_alarm")
+        if value and labels["service_name"] == service
+    }
+
+
+def test_drift_is_that_of_a_python_process(start, node, reference, wait, monkeypatch):
+    """Two replicas in Node.js beside one in Python that sees the same rows; then the same of other rows."""
+    processor = start.processor(settings=SETTINGS.format(reference))
+    profile = Profile.load(reference / "flights.profile.json")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{processor.otlp}")
+    for kind, longer in (("same", 0.0), ("later", 5.0)):
+        table = draw(4_000, 2)
+        table["dep_delay"] = table["dep_delay"] + longer
+        rows = rows_of(table)
+        replicas = [node(processor, protocol, OTEL_SERVICE_NAME=f"node-{kind}") for protocol in ("http/json", "grpc")]
+        scores = [row["score"] for i in (0, 1) for row in replicas[i].predict(rows[2_000 * i : 2_000 * i + 2_000])]
+        assert scores == pytest.approx((1 / (1 + np.exp(-table.pop("dep_delay") / 15))).tolist())
+        for replica in replicas:
+            replica.close()
+        monkeypatch.setenv("OTEL_SERVICE_NAME", f"python-{kind}")
+        monitor = Monitor(profile)
+        monitor.observe(pa.Table.from_pylist(rows), {"score": np.array(scores)})
+        monitor.close()
+        one, other = (
+            wait(lambda s=service: drift(processor, s, 4_000), service)
+            for service in (f"node-{kind}", f"python-{kind}")
+        )
+        for name in ("dep_delay", "distance", "score"):  # which uses the mean where a sum was sent, else cells alone
+            assert one.pop((name, "wasserstein")) == pytest.approx(other.pop((name, "wasserstein")), abs=0.005)
+        assert one == pytest.approx(other)
+        assert {"dep_delay", "distance", "carrier", "score"} == {name for name, _ in one}
+        expected = {"dep_delay", "score"} if longer else set()
+        assert changed(processor, f"node-{kind}") == changed(processor, f"python-{kind}") == expected
+    replicas = {labels["service_name"]: value for labels, value in processor.samples("ml_model_replicas")}
+    assert replicas == {"node-same": 2, "python-same": 1, "node-later": 2, "python-later": 1}
