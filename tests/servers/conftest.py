@@ -59,13 +59,16 @@ def serve(tmp_path, model_file, real):
     """Start the example under a command with {port} in it; instrumented where a processor is given."""
     servers = []
 
-    def start(command: list[str], processor=None, spans=None, **environment: str):
+    def start(command: list[str], processor=None, spans=None, protocol: str = "grpc", **environment: str):
         port = real.free_port()
         parts = [str(BIN / command[0]), *(part.replace("{port}", str(port)) for part in command[1:])]
         if processor is not None:
             parts = [str(BIN / "opentelemetry-instrument"), *parts]
+            ports = {"grpc": processor.otlp, "http/protobuf": processor.otlp_http}
             environment |= {
-                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{processor.otlp}",
+                "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+                "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{ports[protocol]}",
                 "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"http://127.0.0.1:{spans.port}" if spans else "",
                 "OTEL_TRACES_EXPORTER": "otlp" if spans else "none",
                 "OTEL_LOGS_EXPORTER": "none",

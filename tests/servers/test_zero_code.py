@@ -40,10 +40,14 @@ def plain_answers():
     return {}
 
 
-@pytest.mark.parametrize("command", [UVICORN, GUNICORN], ids=["uvicorn", "gunicorn-preload"])
-def test_exact_counts_child_spans_and_unchanged_answers(command, processor, spans, serve, wait):
+@pytest.mark.parametrize(
+    ("command", "protocol"),
+    [(UVICORN, "grpc"), (UVICORN, "http/protobuf"), (GUNICORN, "grpc")],
+    ids=["uvicorn", "uvicorn-http", "gunicorn-preload"],
+)
+def test_exact_counts_child_spans_and_unchanged_answers(command, protocol, processor, spans, serve, wait):  # noqa: PLR0917
     plain = [(r.status_code, r.json()) for r in drive(serve(command))]
-    server = serve(command, processor, spans, WARM_UP="1")
+    server = serve(command, processor, spans, protocol, WARM_UP="1")
     observed = [(r.status_code, r.json()) for r in drive(server)]
     assert observed == plain
     assert observed[-1][0] == 422  # the library's own exception came through
@@ -57,6 +61,7 @@ def test_exact_counts_child_spans_and_unchanged_answers(command, processor, span
     )
     missing = processor.samples("ml_feature_invalid_total")
     assert {labels["ml_feature_name"]: value for labels, value in missing} == dict.fromkeys(names[1:], 1)
+    wait(lambda: processor.samples("ml_reference_rows"), "the profile, which the model carries")
     wait(lambda: _predictions(processor) == len(ROWS) + 3, "the predictions")
     wait(lambda: len(_pairs(spans)) >= len(observed), "the spans")
     assert len(_pairs(spans)) == len(observed)

@@ -131,7 +131,7 @@ def shares_of(values: np.ndarray, processor, feature: str) -> dict[float, float]
     ("protocol", "temporality"),
     [("http/protobuf", "cumulative"), ("http/protobuf", "delta"), ("http/json", "delta"), ("grpc", "cumulative")],
 )
-def test_counts_are_those_sent(start, node, reference, wait, protocol, temporality):
+def test_counts_are_those_sent(start, node, reference, wait, protocol, temporality):  # noqa: PLR0917
     processor = start.processor(settings=SETTINGS.format(reference))
     rows = spoil(rows_of(draw(1_000, 1)))
     model = node(processor, protocol, OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=temporality)

@@ -97,7 +97,7 @@ def test_streams_that_each_began_at_a_time_of_their_own_are_counted_once(otlp):
 
 
 def test_what_one_process_sends_in_several_scopes_is_one_models(otlp):
-    """As in Node.js, where each feature has a meter; neither sum, min and max nor an instance or incarnation are sent."""
+    """As in Node.js, where each feature has a meter; no sum, min, max, instance or incarnation is sent."""
     fold, sender = Fold(), otlp.Sender("", "")
     request = ExportMetricsServiceRequest()
     resource = request.resource_metrics.add()
