@@ -36,6 +36,14 @@ OPERATOR = (
 )
 VICTORIA = "v1.154.1"
 NODE = (20, 6)  # or newer
+RESOURCES = {  # modules, and the definition that is wanted of each
+    "github.com/prometheus-operator/prometheus-operator@v0.93.0": (
+        "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml"
+    ),
+    "github.com/open-telemetry/opentelemetry-operator@v0.140.0": (
+        "config/crd/bases/opentelemetry.io_instrumentations.yaml"
+    ),
+}
 TAGS = "netgo,remove_all_sd"  # of Prometheus: without its service discoveries, which are most of it
 
 
@@ -88,7 +96,7 @@ def _keep(name: str, key: str, make: Callable[[Path], Path]) -> Path:
     return Path(made.read_text())
 
 
-def _go(folder: Path, *arguments: str | Path, what: str) -> None:
+def _go(folder: Path, *arguments: str | Path, what: str, **variables: str) -> None:
     """Run a Go command, with a line of progress.
 
     Raises:
@@ -96,12 +104,13 @@ def _go(folder: Path, *arguments: str | Path, what: str) -> None:
     """
     started = time.monotonic()
     print(f"building {what}, which takes minutes and is done once ...", file=sys.stderr, flush=True)
-    environment = {**os.environ, "GOBIN": str(folder / "bin"), "CGO_ENABLED": "0", "GOFLAGS": "-trimpath"}
+    environment = {**os.environ, "GOBIN": str(folder / "bin"), "CGO_ENABLED": "0", "GOFLAGS": "-trimpath -modcacherw"}
+    environment |= variables
     go = find_go()
     environment["PATH"] = f"{Path(go).parent}{os.pathsep}{environment['PATH']}"
     log = folder / "log"
     with log.open("ab") as file:
-        command = [go, *arguments] if arguments[0] == "install" else arguments
+        command = [go, *arguments] if arguments[0] in ("install", "mod") else arguments
         done = subprocess.run(command, cwd=folder, env=environment, stdout=file, stderr=file, check=False)
     if done.returncode:
         raise BuildError(_explain(what, log.read_text(errors="replace")))
@@ -210,6 +219,20 @@ def install_operator_packages() -> Path:
     return _keep("operator", " ".join([*OPERATOR, sys.version]), make)
 
 
+def download_schemas() -> Path:
+    """Custom resources of the operators of Prometheus and OpenTelemetry: a folder of their definitions."""
+
+    def make(folder: Path) -> Path:
+        modules = folder / "modules"
+        for module, path in RESOURCES.items():
+            _go(folder, "mod", "download", module, what=f"the schemas of {module}", GOMODCACHE=str(modules))
+            shutil.copy(modules / module / path, folder)
+        shutil.rmtree(modules)
+        return folder
+
+    return _keep("schemas", repr(RESOURCES), make)
+
+
 PROGRAMS: dict[str, Callable[[], Path]] = {
     "collector": build_collector,
     "prometheus": build_prometheus,
@@ -217,6 +240,7 @@ PROGRAMS: dict[str, Callable[[], Path]] = {
     "victoriametrics": build_victoriametrics,
     "node": install_node_modules,
     "operator": install_operator_packages,
+    "schemas": download_schemas,
 }
 
 

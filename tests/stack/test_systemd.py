@@ -43,7 +43,7 @@ def test_it_is_hardened(systemd, unit):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_its_commands_run(real, unit, wait):
+def test_its_commands_run(real, unit):
     commands = dict(line.split("=", 1) for line in unit.read_text().splitlines() if line.startswith("Exec"))
     port = real.free_port()
     settings = {"listen": real.free_port(), "listen_http": real.free_port(), "http": port}
