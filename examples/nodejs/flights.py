@@ -1,4 +1,4 @@
-"""Writes train.parquet (flights from New York, January to April, with what the model says) and june.jsonl, for model.js."""
+"""Writes train.parquet, flights from New York in January to April with what the model says, and june.jsonl."""
 
 from importlib.metadata import distribution
 

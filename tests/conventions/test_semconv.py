@@ -90,3 +90,18 @@ def test_metrics_follow_the_naming_rules(metric):
     assert metric["brief"].endswith(".")
     known = {a["id"] for a in attributes()} | {"error.type", "service.instance.id"}
     assert {a["ref"] for a in metric.get("attributes", [])} <= known
+
+
+def test_what_other_languages_are_told_to_send_is_what_the_registry_has():
+    text = (ROOT / "docs" / "other-languages.md").read_text()
+    known = {group["metric_name"]: (group["instrument"], group["unit"]) for group in metrics()}
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in text.splitlines() if line.startswith("| `ml.")]
+    told = {
+        name: (kind.partition(",")[0], unit)
+        for names, kind in rows
+        for name, unit in zip(re.findall(r"`(.+?)`", names), re.findall(r"`(.+?)`", kind), strict=True)
+    }
+    assert len(told) == 9
+    assert told == {name: known[name] for name in told}
+    attributes_told = set(re.findall(r"`(ml\.[a-z.]+)`", text)) - known.keys()
+    assert attributes_told <= {attribute["id"] for attribute in attributes()}
