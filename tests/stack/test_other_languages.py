@@ -213,3 +213,9 @@ def test_drift_is_that_of_a_python_process(start, node, reference, wait, monkeyp
         assert changed(processor, f"node-{kind}") == changed(processor, f"python-{kind}") == expected
     replicas = {labels["service_name"]: value for labels, value in processor.samples("ml_model_replicas")}
     assert replicas == {"node-same": 2, "python-same": 1, "node-later": 2, "python-later": 1}
+
+
+def test_where_node_is_missing_the_error_says_what_to_do(build, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(build.BuildError, match=r"Node\.js 20\.6 or newer with npm is needed .*: install it"):
+        build.install_node_modules()
