@@ -34,7 +34,7 @@ OPERATOR = (
     "opentelemetry-instrumentation==0.65b0",
     "opentelemetry-instrumentation-fastapi==0.65b0",
 )
-VICTORIA = "v1.154.1"
+VICTORIA = "v1.136.23"  # a long-term line; v1.154 needs Go 1.27
 NODE = (20, 6)  # or newer
 RESOURCES = {  # modules, and the definition that is wanted of each
     "github.com/prometheus-operator/prometheus-operator@v0.93.0": (

@@ -49,6 +49,8 @@ ML_PERFORMANCE_KIND: Final = "ml.performance.kind"
 # The health of otel-mlmon itself.
 MLMON_REASON: Final = "mlmon.reason"
 MLMON_SIGNAL: Final = "mlmon.signal"
+MLMON_ENDPOINT: Final = "mlmon.endpoint"
+MLMON_PURPOSE: Final = "mlmon.purpose"
 
 # Events.
 EVENT_ML_REFERENCE_PROFILE: Final = "ml.reference.profile"
@@ -342,6 +344,42 @@ METRIC_MLMON_PROCESSOR_PROFILE_CONFLICTS: Final = Metric(
     "{profile}",
     "Profiles of one model and version that differ; a folder goes before an event, else the newest is used.",
 )
+METRIC_MLMON_PROCESSOR_SEND_REQUESTS: Final = Metric(
+    "mlmon.processor.send.requests",
+    "counter",
+    "{request}",
+    "Requests sent on and acknowledged.",
+)
+METRIC_MLMON_PROCESSOR_SEND_REJECTED: Final = Metric(
+    "mlmon.processor.send.rejected",
+    "counter",
+    "{item}",
+    "Items of acknowledged requests that the endpoint did not take.",
+)
+METRIC_MLMON_PROCESSOR_SEND_FAILURES: Final = Metric(
+    "mlmon.processor.send.failures",
+    "counter",
+    "{attempt}",
+    "Attempts to send that were not acknowledged, by reason.",
+)
+METRIC_MLMON_PROCESSOR_SEND_DROPPED: Final = Metric(
+    "mlmon.processor.send.dropped",
+    "counter",
+    "{request}",
+    "Requests that were to be passed on and were given up, by reason.",
+)
+METRIC_MLMON_PROCESSOR_SEND_PENDING: Final = Metric(
+    "mlmon.processor.send.pending",
+    "gauge",
+    "{request}",
+    "Requests in the journal that wait to be passed on.",
+)
+METRIC_MLMON_PROCESSOR_SEND_BEHIND: Final = Metric(
+    "mlmon.processor.send.behind",
+    "gauge",
+    "s",
+    "Time since the last export that arrived, or age of the oldest request that waits to be passed on.",
+)
 
 
 class FeatureInvalidReason:
@@ -399,3 +437,10 @@ class MonSignal:
     METRICS: Final = "metrics"
     TRACES: Final = "traces"
     LOGS: Final = "logs"
+
+
+class MonPurpose:
+    """Values of `mlmon.purpose`."""
+
+    EXPORT: Final = "export"
+    FORWARD: Final = "forward"

@@ -1,25 +1,32 @@
 """The composition root: which stage hands what to which.
 
-receiver -> ingest (journal, fold) -> views -> evaluate -> snapshot -> /metrics
+receiver -> ingest (journal, fold) -> views -> evaluate -> snapshot -> /metrics, export
+                    -> forward
 """
 
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
 from otel_mlmon_processor.config import ALWAYS, Config
 from otel_mlmon_processor.evaluate import evaluate_model
+from otel_mlmon_processor.exporters.families import Family, list_families
+from otel_mlmon_processor.exporters.otlp import OtlpExporter
 from otel_mlmon_processor.exporters.prometheus import SnapshotCollector
 from otel_mlmon_processor.fold import FoldCounters
 from otel_mlmon_processor.fold_settings import FoldSettings
+from otel_mlmon_processor.forward import Forwarder
 from otel_mlmon_processor.http import HttpServer, make_application
 from otel_mlmon_processor.ingest import Ingest, IngestCounters
+from otel_mlmon_processor.otlp_client import connect
 from otel_mlmon_processor.otlp_http import make_otlp_application
 from otel_mlmon_processor.receiver import Receiver, build_server
 from otel_mlmon_processor.references import References
@@ -57,14 +64,14 @@ class Processor:
         self._ingest: Ingest | None = None
         self._receiver: Receiver | None = None
         self._otlp_http: HttpServer | None = None
+        self._exporters: list[OtlpExporter] = []
+        self._forwarder: Forwarder | None = None
         self._references = References(config.profiles)
         self._measures = ALWAYS | set(config.show.measures)
         self._stop = threading.Event()
         self._said: dict[ModelKey, tuple[str, ...]] = {}
         registry = CollectorRegistry()
-        registry.register(
-            SnapshotCollector(lambda: self._snapshot, self._counters, time.time, distribution=config.show.distribution)
-        )
+        registry.register(SnapshotCollector(lambda: self._list_families(time.time())))
         self._http = HttpServer(make_application(registry, lambda: self._receiver is not None), config.http)
         self._evaluator = threading.Thread(target=self._evaluate_always, name="mlmon-evaluate", daemon=True)
 
@@ -80,7 +87,8 @@ class Processor:
                 ahead=config.window.ahead,
                 retire=config.retire,
             )
-            self._ingest = Ingest(config.data, settings)
+            self._ingest = Ingest(config.data, settings, forwarding=config.forward is not None)
+            self._connect(self._ingest)
             receiver = build_server(self._ingest, config.listen)
             if config.listen_http is not None:
                 self._otlp_http = HttpServer(make_otlp_application(self._ingest), config.listen_http)
@@ -95,6 +103,8 @@ class Processor:
         if self._otlp_http is not None:
             self._otlp_http.start()
         self._evaluator.start()
+        for sender in (*self._exporters, *([self._forwarder] if self._forwarder is not None else ())):
+            sender.start()
         _LOG.info(
             "listening: OTLP over gRPC on %s%s, http://%s/metrics; data in %s",
             _with_port(config.listen, receiver.port),
@@ -115,13 +125,45 @@ class Processor:
         self._stop.set()
         if self._evaluator.is_alive():
             self._evaluator.join(self._config.shutdown)
+        for sender in (*self._exporters, *([self._forwarder] if self._forwarder is not None else ())):
+            sender.stop(self._config.shutdown)
         if self._ingest is not None:
             self._ingest.close()
         self._http.stop(self._config.shutdown)
         _LOG.info("stopped; everything acknowledged is in %s", self._config.data)
 
-    def _counters(self) -> IngestCounters:
-        return self._ingest.counters() if self._ingest is not None else _NOTHING
+    def _connect(self, ingest: Ingest) -> None:
+        """Make, and do not start, what sends to other places."""
+        rng, forward = random.Random(), self._config.forward  # noqa: S311 -- spreads attempts
+        for section in self._config.export:
+            self._exporters.append(
+                OtlpExporter(
+                    connect(section),
+                    section.endpoint,
+                    self._list_families,
+                    instance=self._config.instance or ingest.instance,
+                    interval=section.interval,
+                    clock=time.time,
+                    rng=rng,
+                )
+            )
+        if forward is not None:
+            self._forwarder = Forwarder(
+                ingest,
+                connect(forward),
+                forward.endpoint,
+                most_bytes=forward.size,
+                most_age=forward.age,
+                clock=time.time_ns,
+                rng=rng,
+            )
+
+    def _list_families(self, now: float) -> Iterator[Family]:
+        counters = self._ingest.counters() if self._ingest is not None else _NOTHING
+        sending = [exporter.counters() for exporter in self._exporters]
+        if self._forwarder is not None:
+            sending.append(self._forwarder.counters())
+        return list_families(self._snapshot, counters, sending, now, distribution=self._config.show.distribution)
 
     def _evaluate_always(self) -> None:
         while not self._stop.wait(self._config.evaluate.interval):

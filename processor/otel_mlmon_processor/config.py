@@ -7,7 +7,8 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -17,6 +18,7 @@ from pydantic import (
     ConfigDict,
     DirectoryPath,
     Field,
+    FilePath,
     ValidationError,
     model_validator,
 )
@@ -121,11 +123,92 @@ class ShowSection(Section):
         return self
 
 
+def check_endpoint(url: str) -> str:
+    """The URL, where it is one of a place to send to."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("an endpoint is http://host:port or https://host:port, over HTTP with the path before /v1")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a name and a password go into `headers`, not into the endpoint")
+    _ = parts.port  # raises where it is none
+    return url
+
+
+class ClientTlsSection(Section):
+    """Files (PEM) of an endpoint with https.
+
+    ca: who signed its certificate; absent: the system's. certificate, key: ours, for mTLS.
+    """
+
+    ca: FilePath | None = None
+    certificate: FilePath | None = None
+    key: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _pair(self) -> ClientTlsSection:
+        if (self.certificate is None) is not (self.key is None):
+            raise ValueError("certificate and key go together")
+        return self
+
+
+class EndpointSection(Section):
+    """Where OTLP is sent to.
+
+    endpoint: http://host:port or https://host:port; over HTTP with the path before /v1/metrics. protocol: grpc or http.
+    headers: sent with each request. compression: gzip or none. timeout: of an attempt. insecure: send to other than
+    loopback addresses in plain text.
+    """
+
+    endpoint: Annotated[str, AfterValidator(check_endpoint)]
+    protocol: Literal["grpc", "http"] = "grpc"
+    headers: dict[
+        Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")],
+        Annotated[str, Field(pattern=r"^[\t\x20-\x7e]*$")],
+    ] = {}
+    compression: Literal["gzip", "none"] = "gzip"
+    tls: ClientTlsSection = ClientTlsSection()
+    timeout: Duration = 10.0
+    insecure: bool = False
+
+    @model_validator(mode="after")
+    def _plain(self) -> EndpointSection:
+        url = urlsplit(self.endpoint)
+        if self.protocol == "grpc" and url.path not in ("", "/"):
+            raise ValueError(f"{self.endpoint} has a path, which gRPC has not; is it `protocol: http`?")
+        if url.scheme == "http":
+            if self.tls != ClientTlsSection():
+                raise ValueError(f"{self.endpoint} is plain text, `tls` needs https://")
+            if not self.insecure and not is_loopback(url.netloc if url.port else f"{url.netloc}:80"):
+                raise ValueError(
+                    f"{self.endpoint} is another machine, and http:// is plain text; use https://, or put "
+                    "`insecure: true` where the network is yours alone"
+                )
+        return self
+
+
+class ExportSection(EndpointSection):
+    """A place to which what /metrics shows is sent. interval: between exports."""
+
+    interval: Duration = 60.0
+
+
+class ForwardSection(EndpointSection):
+    """Where to pass on what the processor does not understand.
+
+    size: bytes that may wait for it in the data directory; age: a request that waits longer is dropped.
+    """
+
+    size: Annotated[int, Field(gt=0)] = 1 << 30
+    age: Duration = 86_400.0
+
+
 class Config(Section):
     """The file.
 
     listen: OTLP over gRPC. listen_http: OTLP over HTTP; off: not. http: /metrics, /healthz, /readyz. data:
     directory of what must not be lost. profiles: folder of profiles, which go before those that models send.
+    export: places to send to by OTLP what /metrics shows. instance: this processor's service.instance.id there; empty:
+    one made once and kept in the data directory. forward: where to pass on what is none of ours; absent: nowhere.
     retire: a model silent for so long is forgotten. shutdown: grace for requests that run. insecure: listen on
     other than loopback addresses in plain text.
     """
@@ -138,6 +221,9 @@ class Config(Section):
     window: WindowSection = WindowSection()
     evaluate: EvaluateSection = EvaluateSection()
     show: ShowSection = ShowSection()
+    export: tuple[ExportSection, ...] = ()
+    instance: str = ""
+    forward: ForwardSection | None = None
     retire: Duration = 86_400.0
     shutdown: Duration = 10.0
     insecure: bool = False

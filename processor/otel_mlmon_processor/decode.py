@@ -38,7 +38,11 @@ from otel_mlmon_processor.point_values import (
 from otel_mlmon_processor.points import (
     CUMULATIVE,
     DELTA,
+    ENVIRONMENT,
     GAUGE,
+    SERVICE_INSTANCE,
+    SERVICE_NAME,
+    SERVICE_NAMESPACE,
     Batch,
     Group,
     Point,
@@ -46,11 +50,6 @@ from otel_mlmon_processor.points import (
     ProfilePart,
     Value,
 )
-
-SERVICE_NAMESPACE: Final = "service.namespace"
-SERVICE_NAME: Final = "service.name"
-SERVICE_INSTANCE: Final = "service.instance.id"
-ENVIRONMENT: Final = "deployment.environment.name"
 
 NO_RECORDED_VALUE: Final = 1  # a flag of OTLP: the point says only that its stream has ended
 NOT_ML: Final = "not_ml"
@@ -90,11 +89,9 @@ _COUNTERS: Final = frozenset(
 )
 _LEVELS: Final = frozenset({semconv.METRIC_ML_INFERENCE_ACTIVE_CALLS.name})  # sums that may fall
 _GAUGES: Final = frozenset({semconv.METRIC_ML_MODEL_INFO.name})
-# Ours too, but the fold has no use for them: ages are told by the profile itself.
-_UNUSED: Final = frozenset(
-    metric.name for metric in (semconv.METRIC_ML_MODEL_AGE, semconv.METRIC_ML_REFERENCE_AGE, semconv.METRIC_ML_OUTCOME)
-)
 METRICS: Final = _HISTOGRAMS | _COUNTERS | _LEVELS | _GAUGES
+# The registry's others are ours too, but the fold has no use for them.
+OURS: Final = frozenset(metric.name for metric in vars(semconv).values() if isinstance(metric, semconv.Metric))
 
 
 def decode_metrics(body: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Batch:
@@ -191,7 +188,7 @@ def _read_metric(metric: Metric, points: list[Point], tally: _Tally, limits: Dec
     held = getattr(metric, data).data_points if data else ()
     tally.items += len(held)
     if metric.name not in METRICS:
-        tally.ignored["unused" if metric.name in _UNUSED else NOT_ML] += len(held)
+        tally.ignored["unused" if metric.name in OURS else NOT_ML] += len(held)
         return
     try:
         read, temporality = _reader(metric, data)

@@ -26,7 +26,7 @@ from otel_mlmon_processor.streams import DUPLICATE, NEW, Cumulative, Increase, R
 from otel_mlmon_processor.views import Capture, build, capture
 from otel_mlmon_processor.windows import ModelKey, ModelView
 
-FORMAT: Final = 1  # of the dump
+FORMAT: Final = 2  # of the dump
 
 AHEAD: Final = "ahead"
 _TOTALS_ONLY: Final = -1
@@ -191,6 +191,7 @@ class Fold:
             if increase is None:
                 state.duplicates += 1
                 return
+            model.begin(series.generation, min(increase.since or point.end, state.now))
             if series.generation is not None:
                 share = self._share(producer, series, point, increase.since, additions)
                 bounds = None if isinstance(increase.reading.counts, (int, ExponentialSum)) else increase.reading.bounds

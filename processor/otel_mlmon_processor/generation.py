@@ -23,12 +23,14 @@ class Generation:
     sum of the integers of the windows in the sliding window, which ends with window `last` (-1: not begun).
     """
 
-    __slots__ = ("born", "halves", "hash", "hot", "last", "layout", "points", "received", "running", "total", "windows")
+    __slots__ = ("born", "halves", "hash", "hot", "last", "layout", "points", "received", "running",
+                 "since", "total", "windows")  # fmt: skip
 
     def __init__(self, digest: str, born: int) -> None:
         self.hash = digest
         self.born = born  # order of first sight within the model
         self.received = 0
+        self.since = 0  # begin of the first interval that was counted
         self.points = 0
         self.last = -1
         self.layout = Layout()
@@ -119,7 +121,7 @@ class Generation:
     def dump(self) -> list[Any]:
         """As plain values, for the checkpoint."""
         return [
-            [self.hash, self.born, self.received, self.points, self.last],
+            [self.hash, self.born, self.received, self.since, self.points, self.last],
             self.layout.dump(),
             self.total.dump(),
             self.running.dump(),
@@ -131,9 +133,9 @@ class Generation:
     @classmethod
     def load(cls, plain: list[Any]) -> Generation:
         """What `dump` gave."""
-        (digest, born, received, points, last), layout, total, running, windows, halves, hot = plain
+        (digest, born, received, since, points, last), layout, total, running, windows, halves, hot = plain
         generation = cls(digest, born)
-        generation.received, generation.points, generation.last = received, points, last
+        generation.received, generation.since, generation.points, generation.last = received, since, points, last
         generation.layout, generation.total, generation.running = (
             Layout.load(layout),
             Tally.load(total),

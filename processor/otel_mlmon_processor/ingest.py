@@ -21,11 +21,11 @@ import grpc
 
 from otel_mlmon import semconv
 from otel_mlmon.profile.document import Profile
-from otel_mlmon_processor.decode import MalformedError, decode_logs, decode_metrics, decode_traces
+from otel_mlmon_processor.decode import NOT_ML, MalformedError, decode_logs, decode_metrics, decode_traces
 from otel_mlmon_processor.fold import Fold
 from otel_mlmon_processor.fold_settings import FoldSettings
 from otel_mlmon_processor.intake import IngestCounters, IngestSettings, Outcome, RefusedError
-from otel_mlmon_processor.journal import Journal, JournalError
+from otel_mlmon_processor.journal import Entry, Journal, JournalError
 from otel_mlmon_processor.point_values import DecodeLimits
 from otel_mlmon_processor.points import Batch
 from otel_mlmon_processor.views import build
@@ -43,6 +43,7 @@ class _Request:
     signal: str
     body: bytes
     batch: Batch
+    waits: bool  # to be passed on
     done: Future[Counter[str]] = field(default_factory=Future)
 
 
@@ -54,6 +55,7 @@ class Ingest:
         fold_settings, settings: see there.
         clock: nanoseconds since 1970.
         parse: reads a profile document.
+        forwarding: whether what is none of ours is kept until `settle`. `outbox` is set when there is something.
 
     Raises:
         JournalError: the directory or the database cannot be used.
@@ -68,11 +70,21 @@ class Ingest:
         *,
         clock: Callable[[], int] = time.time_ns,
         parse: Callable[[bytes], Profile] = Profile.from_bytes,
+        forwarding: bool = False,
     ) -> None:
         self.settings = settings or IngestSettings()
         self._clock = clock
+        self._since = clock()
         self._journal = Journal(directory)
+        self._forwarding = forwarding
+        self.outbox = threading.Event()
         try:
+            self._outbox_entries, self._outbox_bytes = self._journal.measure_outbox()
+            if self._outbox_entries and not forwarding:
+                self._journal.abandon()
+                _LOG.warning("%d requests that waited to be passed on are dropped: there is no `forward`",
+                             self._outbox_entries)  # fmt: skip
+                self._outbox_entries = self._outbox_bytes = 0
             self._fold, self._folded, self.recovered = self._recover(fold_settings, parse)
         except BaseException:
             self._journal.close()
@@ -83,6 +95,7 @@ class Ingest:
         self._admitted = 0
         self._admitted_bytes = 0
         self._checkpoints: list[Future[None]] = []
+        self._settled: list[int] = []
         self._closing = False
         self._received: Counter[str] = Counter()
         self._refused: Counter[tuple[str, str]] = Counter()
@@ -95,6 +108,11 @@ class Ingest:
     def path(self) -> Path:
         """The database."""
         return self._journal.path
+
+    @property
+    def instance(self) -> str:
+        """Random identity of what is kept in the directory."""
+        return str(self._journal.instance)
 
     def submit(self, signal: str, body: bytes) -> Outcome:
         """Take in the bytes of a request of one signal (semconv.MonSignal); durable and folded on return.
@@ -149,7 +167,22 @@ class Ingest:
                 fold,
                 models,
                 self._admitted,
+                self._since / 1e9,
+                self._journal.created_ns / 1e9,
             )
+
+    def outbox_size(self) -> tuple[int, int]:
+        """Number and bytes of the requests that wait to be passed on."""
+        with self._changed:
+            return self._outbox_entries, self._outbox_bytes
+
+    def settle(self, entry: Entry) -> None:
+        """A request has been passed on or given up. That is written soon: after a crash before it comes again."""
+        with self._changed:
+            self._outbox_entries -= 1
+            self._outbox_bytes -= len(entry.body)
+            self._settled.append(entry.seq)
+            self._changed.notify_all()
 
     def checkpoint(self) -> None:
         """Write the folded state and delete the entries that are in it.
@@ -179,11 +212,12 @@ class Ingest:
         self._admit(len(body))
         try:
             batch = self._decode(signal, body)
+            waits = self._forwarding and bool(batch.ignored.get(NOT_ML))
             with self._changed:
-                self._ignored.update(batch.ignored)
-            if not batch.groups:
+                self._ignored.update({why: n for why, n in batch.ignored.items() if not waits or why != NOT_ML})
+            if not batch.groups and not waits:
                 return Outcome(batch.items, batch.refused)
-            request = _Request(signal, body, batch)
+            request = _Request(signal, body, batch, waits)
             with self._changed:
                 self._waiting.append(request)
                 self._changed.notify_all()
@@ -233,27 +267,29 @@ class Ingest:
 
     def _run(self) -> None:
         while True:
-            requests, checkpoints, closing = self._take()
+            requests, checkpoints, settled, closing = self._take()
             if requests:
                 self._commit(requests)
+            if settled:
+                self._settle(settled)
             if checkpoints or closing or self._until_due() == 0.0:
                 self._checkpoint(checkpoints)
             if closing:
                 self._journal.close()
                 return
 
-    def _take(self) -> tuple[list[_Request], list[Future[None]], bool]:
+    def _take(self) -> tuple[list[_Request], list[Future[None]], list[int], bool]:
         """All that waits; waits itself until there is something, or a checkpoint is due."""
         with self._changed:
-            while not (self._waiting or self._checkpoints or (self._closing and not self._admitted)):
+            while not (self._waiting or self._checkpoints or self._settled or (self._closing and not self._admitted)):
                 left = self._until_due()
                 if left == 0.0:
                     break
                 self._changed.wait(left)
-            requests, checkpoints = list(self._waiting), self._checkpoints
+            requests, checkpoints, settled = list(self._waiting), self._checkpoints, self._settled
             self._waiting.clear()
-            self._checkpoints = []
-            return requests, checkpoints, self._closing and not self._admitted and not requests
+            self._checkpoints, self._settled = [], []
+            return requests, checkpoints, settled, self._closing and not self._admitted and not requests
 
     def _until_due(self) -> float | None:
         """Seconds until a checkpoint is to be made without being asked for; None while there is nothing for it."""
@@ -266,7 +302,9 @@ class Ingest:
     def _commit(self, requests: list[_Request]) -> None:
         now = self._clock()
         try:
-            entries = self._journal.append([(request.signal, now, request.body) for request in requests])
+            entries = self._journal.append(
+                [(request.signal, now, request.body) for request in requests], [request.waits for request in requests]
+            )
         except Exception as error:
             # Also what SQLite never raised in our tests: whoever waits must be told, and the thread must live.
             _LOG.error("%d requests refused: %s", len(requests), error, exc_info=not isinstance(error, JournalError))
@@ -279,6 +317,18 @@ class Ingest:
                 refused = _apply(self._fold, entry.received_ns, request.batch)
             self._folded = entry.seq
             request.done.set_result(refused)
+        waiting = [len(request.body) for request in requests if request.waits]
+        if waiting:
+            with self._changed:
+                self._outbox_entries += len(waiting)
+                self._outbox_bytes += sum(waiting)
+            self.outbox.set()
+
+    def _settle(self, seqs: list[int]) -> None:
+        try:
+            self._journal.settle(seqs)
+        except Exception as error:  # they come again after a restart
+            _LOG.error("not noted as passed on: %s", error, exc_info=not isinstance(error, JournalError))
 
     def _checkpoint(self, waiting: list[Future[None]]) -> None:
         self._last_checkpoint = time.monotonic()

@@ -75,6 +75,7 @@ class IngestCounters:
         fold: what became of the points.
         models: held.
         waiting: requests that are being taken in.
+        since, fold_since: when the process and when the fold began, seconds since 1970.
     """
 
     received: Mapping[str, int]
@@ -85,3 +86,5 @@ class IngestCounters:
     fold: FoldCounters
     models: int
     waiting: int = 0
+    since: float = 0.0
+    fold_since: float = 0.0

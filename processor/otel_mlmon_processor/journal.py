@@ -10,12 +10,14 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 APPLICATION: Final = 0x6D6C6D6E  # "mlmn": says whose database it is
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 _SCHEMA: Final = """
 CREATE TABLE journal (
@@ -23,13 +25,20 @@ CREATE TABLE journal (
     signal TEXT NOT NULL,
     received_ns INTEGER NOT NULL,
     codec INTEGER NOT NULL,
+    waits INTEGER NOT NULL,
     body BLOB NOT NULL
 ) STRICT;
+CREATE INDEX outbox ON journal (seq) WHERE waits;
 CREATE TABLE checkpoint (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     seq INTEGER NOT NULL,
     created_ns INTEGER NOT NULL,
     body BLOB NOT NULL
+) STRICT;
+CREATE TABLE identity (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    instance TEXT NOT NULL,
+    created_ns INTEGER NOT NULL
 ) STRICT;
 """
 _RAW: Final = 0  # codec of a body as it came
@@ -59,6 +68,9 @@ class Checkpoint(NamedTuple):
 class Journal:
     """Appends and reads; used by one thread at a time and by one process at a time.
 
+    `instance` is the random identity of what is kept here, `created_ns` the time when it began. Entries after the
+    checkpoint are `entries` in number with `bytes` of bodies.
+
     Args:
         directory: where the database is; made where absent.
 
@@ -72,6 +84,8 @@ class Journal:
         try:
             self._database = _open(self.path)
             self._read_size()
+            query = "SELECT instance, created_ns FROM identity"
+            self.instance, self.created_ns = self._database.execute(query).fetchone()
         except sqlite3.Error as error:
             self._lock.close()
             raise JournalError(_explain(self.path, error)) from error
@@ -84,17 +98,22 @@ class Journal:
         """SQLite's synchronous setting: 2 is FULL."""
         return int(self._database.execute("PRAGMA synchronous").fetchone()[0])
 
-    def append(self, requests: Sequence[tuple[str, int, bytes]]) -> list[Entry]:
+    def append(self, requests: Sequence[tuple[str, int, bytes]], waits: Sequence[bool] = ()) -> list[Entry]:
         """Write requests (signal, time of receipt, body) in one synced commit; the entries are durable on return.
+
+        Args:
+            requests: what to write.
+            waits: of each, whether it waits to be passed on; none does where this is empty.
 
         Raises:
             JournalError: nothing was written, e.g. because the disk is full.
         """
         entries = [Entry(self._seq + i, *request) for i, request in enumerate(requests, start=1)]
+        marks = waits or [False] * len(entries)
         with self._transaction():
             self._database.executemany(
-                "INSERT INTO journal (seq, signal, received_ns, codec, body) VALUES (?, ?, ?, ?, ?)",
-                [(entry.seq, entry.signal, entry.received_ns, _RAW, entry.body) for entry in entries],
+                "INSERT INTO journal (seq, signal, received_ns, codec, waits, body) VALUES (?, ?, ?, ?, ?, ?)",
+                [(e.seq, e.signal, e.received_ns, _RAW, w, e.body) for e, w in zip(entries, marks, strict=True)],
             )
         self._seq += len(entries)
         self.entries += len(entries)
@@ -102,15 +121,41 @@ class Journal:
         return entries
 
     def checkpoint(self, seq: int, created_ns: int, body: bytes) -> None:
-        """Keep the state folded up to and with entry `seq`, and delete these entries, in one transaction.
+        """Keep the state folded up to and with entry `seq`, and delete these entries, but for those that wait, in one
+        transaction.
 
         Raises:
             JournalError: nothing was changed.
         """
         with self._transaction():
             self._database.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?)", (seq, created_ns, body))
-            self._database.execute("DELETE FROM journal WHERE seq <= ?", (seq,))
+            self._database.execute("DELETE FROM journal WHERE seq <= ? AND NOT waits", (seq,))
         self._read_size()
+
+    def settle(self, seqs: Sequence[int]) -> None:
+        """Entries wait no longer; deletes those that are folded.
+
+        Raises:
+            JournalError: nothing was changed.
+        """
+        which = [(seq,) for seq in seqs]
+        with self._transaction():
+            self._database.executemany("UPDATE journal SET waits = 0 WHERE seq = ?", which)
+            self._database.executemany(
+                "DELETE FROM journal WHERE seq = ? AND seq <= (SELECT seq FROM checkpoint)", which
+            )
+
+    def abandon(self) -> None:
+        """No entry waits any longer, as nothing is passed on."""
+        with self._transaction():
+            self._database.execute("UPDATE journal SET waits = 0 WHERE waits")
+            self._database.execute("DELETE FROM journal WHERE seq <= (SELECT seq FROM checkpoint)")
+
+    def measure_outbox(self) -> tuple[int, int]:
+        """Number and bytes of the entries that wait."""
+        query = "SELECT count(*), coalesce(sum(length(body)), 0) FROM journal WHERE waits"
+        count, size = self._database.execute(query).fetchone()
+        return count, size
 
     def recover(self) -> tuple[Checkpoint | None, Iterator[Entry]]:
         """The newest checkpoint, and the entries after it in their order.
@@ -143,9 +188,10 @@ class Journal:
             raise JournalError(_explain(self.path, error)) from error
 
     def _read_size(self) -> None:
+        (folded,) = self._database.execute("SELECT coalesce(max(seq), 0) FROM checkpoint").fetchone()
         self.entries, self.bytes, self._seq = self._database.execute(
-            "SELECT count(*), coalesce(sum(length(body)), 0),"
-            " max(coalesce(max(seq), 0), coalesce((SELECT seq FROM checkpoint), 0)) FROM journal"
+            "SELECT count(*), coalesce(sum(length(body)), 0), coalesce(max(seq), ?) FROM journal WHERE seq > ?",
+            (folded, folded),
         ).fetchone()
 
     @contextlib.contextmanager
@@ -161,6 +207,32 @@ class Journal:
                 # A commit that fails late may be found on the disk all the same: its numbers must not be used again.
                 self._read_size()
             raise JournalError(_explain(self.path, error)) from error
+
+
+class Outbox:
+    """Reads entries that wait, beside the thread that writes.
+
+    Args:
+        path: of the database.
+    """
+
+    def __init__(self, path: Path) -> None:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        self._database = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+
+    def next(self, after: int) -> Entry | None:
+        """The first that waits after entry `after`.
+
+        Raises:
+            sqlite3.Error: the database is damaged.
+        """
+        query = "SELECT seq, signal, received_ns, body FROM journal WHERE waits AND seq > ? ORDER BY seq LIMIT 1"
+        row = self._database.execute(query, (after,)).fetchone()
+        return Entry(*row) if row else None
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
 
 
 def _lock(directory: Path) -> _Lock:
@@ -201,6 +273,11 @@ def _open(path: Path) -> sqlite3.Connection:
         tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if tables and application != APPLICATION:
             raise JournalError(f"{path}: this is a database of something else; name another directory")
+        if tables and version < FORMAT:
+            raise JournalError(
+                f"{path}: written by an older version (format {version}; this one reads {FORMAT}): "
+                "move the file away to begin anew"
+            )
         if version > FORMAT:
             raise JournalError(
                 f"{path}: written by a newer version (format {version}; this one reads up to {FORMAT}): "
@@ -212,6 +289,7 @@ def _open(path: Path) -> sqlite3.Connection:
             database.execute("BEGIN IMMEDIATE")
             for statement in _SCHEMA.split(";"):
                 database.execute(statement)
+            database.execute("INSERT INTO identity VALUES (1, ?, ?)", (str(uuid.uuid4()), time.time_ns()))
             database.execute(f"PRAGMA application_id = {APPLICATION}")
             database.execute(f"PRAGMA user_version = {FORMAT}")
             database.execute("COMMIT")

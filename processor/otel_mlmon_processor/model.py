@@ -63,6 +63,7 @@ class Model:
         "levels",
         "operations",
         "received",
+        "since",
         "watermark",
     )
 
@@ -70,6 +71,7 @@ class Model:
         self.key = key
         self.born = 0  # generations so far
         self.received = 0
+        self.since = 0  # begin of the first interval that was counted
         self.last = -1  # window of the watermark
         self.generations: dict[str, Generation] = {}
         self.watermark = Watermark()
@@ -100,6 +102,12 @@ class Model:
             key=lambda g: (True, g.born, 0) if now - g.received <= idle else (False, g.received, g.born),
             default=None,
         )
+
+    def begin(self, generation: Generation | None, since: int) -> None:
+        """Something is counted from `since` on; the first says when the counters were zero."""
+        self.since = self.since or since
+        if generation is not None:
+            generation.since = generation.since or since
 
     def note(self, producer: int, instance: str, end: int, received: int) -> None:
         """A feature or prediction point of event time `end` came."""
@@ -157,7 +165,7 @@ class Model:
             for key, o in self.operations.items()
         ]
         return [
-            [list(self.key), self.born, self.received, self.last, self.info, self.info_end],
+            [list(self.key), self.born, self.received, self.since, self.last, self.info, self.info_end],
             [generation.dump() for generation in self.generations.values()],
             self.watermark.dump(),
             list(self.instances.items()),
@@ -169,11 +177,11 @@ class Model:
     @classmethod
     def load(cls, plain: list[Any]) -> Model:
         """What `dump` gave."""
-        (key, born, received, last, info, info_end), generations, watermark, instances, operations, levels, drops = (
-            plain
-        )
+        numbers, generations, watermark, instances, operations, levels, drops = plain
+        key, born, received, since, last, info, info_end = numbers
         model = cls(ModelKey(*key))
-        model.born, model.received, model.last, model.info, model.info_end = born, received, last, info, info_end
+        model.born, model.received, model.since, model.last = born, received, since, last
+        model.info, model.info_end = info, info_end
         model.generations = {g.hash: g for g in map(Generation.load, generations)}
         model.watermark = Watermark.load(watermark)
         model.instances = dict(instances)

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]
 
+SERVICE_NAMESPACE: Final = "service.namespace"
+SERVICE_NAME: Final = "service.name"
+SERVICE_INSTANCE: Final = "service.instance.id"
+ENVIRONMENT: Final = "deployment.environment.name"
+
 GAUGE: Final = 0
 DELTA: Final = 1
 CUMULATIVE: Final = 2

@@ -36,6 +36,8 @@ class Capture:
     info: Mapping[str, str]
     dropped: Mapping[tuple[str, str], int]
     others: Mapping[str, int]
+    since: int
+    total_since: int
 
 
 def capture(model: Model, now: int, settings: FoldSettings) -> Capture:
@@ -59,6 +61,8 @@ def capture(model: Model, now: int, settings: FoldSettings) -> Capture:
         dict(model.info),
         dict(model.dropped),
         {digest: other.points for digest, other in model.generations.items() if other is not shown},
+        model.since,
+        shown.since if shown else 0,
     )
 
 
@@ -82,6 +86,8 @@ def build(captured: Capture) -> ModelView:
         dropped=_by_metric(captured.dropped),
         watermark=captured.watermark / SECOND,
         others=MappingProxyType(dict(captured.others)),
+        since=captured.since / SECOND,
+        totals_since=captured.total_since / SECOND,
     )
 
 

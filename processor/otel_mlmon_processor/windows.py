@@ -84,6 +84,8 @@ class ModelView:
         watermark: event time up to which all live replicas have sent, seconds since 1970.
         others: by profile hash, points that were counted with another profile than `reference_hash`; they are in none
             of the counts above.
+        since, totals_since: when the counters of the model, and those of `totals`, were zero: the begin of the first
+            interval that was counted, seconds since 1970; 0 where nothing was.
     """
 
     key: ModelKey
@@ -100,3 +102,5 @@ class ModelView:
     dropped: Mapping[str, Mapping[str, int]]
     watermark: float = 0.0
     others: Mapping[str, int] = field(default_factory=dict)
+    since: float = 0.0
+    totals_since: float = 0.0

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import yaml
 from otel_mlmon_processor.evaluate import evaluate_model
+from otel_mlmon_processor.exporters.families import list_families
 from otel_mlmon_processor.exporters.prometheus import SnapshotCollector
 from otel_mlmon_processor.fold import FoldCounters
 from otel_mlmon_processor.ingest import Ingest, IngestCounters
+from otel_mlmon_processor.sending import SendingCounters
 from otel_mlmon_processor.snapshot import Snapshot
 from otel_mlmon_processor.windows import ModelKey, OperationHistogram
 from prometheus_client import CollectorRegistry
@@ -38,6 +40,9 @@ INSTEAD = {
     "ml.prediction.score": "ml.prediction.distribution",
 }
 NOW = 1_735_690_000.0  # 1 January 2025, 00:06:40 UTC
+SENDING = SendingCounters(
+    "forward", "http://h:4317", {"logs": 5}, {"logs": 2}, {("logs", "timeout"): 3}, {("logs", "age"): 4}, 6, NOW - 7
+)
 ACCEPT = {"text": "", "openmetrics": "application/openmetrics-text; version=1.0.0"}
 PARSE = {"text": parse_text, "openmetrics": parse_openmetrics}
 HOSTILE = 'a"b\\c\\n\nevil_metric{x="y"} 1\n# HELP evil_metric evil\n# EOF\n größe\t風, }'
@@ -75,7 +80,8 @@ def counters(**changes) -> IngestCounters:
 def expose(models, form="text", *, seconds=0.25, held=None, **options) -> str:
     registry = CollectorRegistry()
     snapshot = Snapshot(tuple(models), seconds, 1)
-    registry.register(SnapshotCollector(lambda: snapshot, lambda: held or counters(), lambda: NOW, **options))
+    sending = [SENDING] if held is None else []
+    registry.register(SnapshotCollector(lambda: list_families(snapshot, held or counters(), sending, NOW, **options)))
     encode, _ = choose_encoder(ACCEPT[form])
     return encode(registry).decode()
 
@@ -275,6 +281,13 @@ def test_the_health_of_the_processor_needs_no_model():
     assert value_of(families, "mlmon_processor_dropped_total", mlmon_reason="not_ml") == 7
     assert value_of(families, "mlmon_processor_profile_conflicts_total") == 2  # the fold's and the folder's
     assert value_of(families, "mlmon_processor_evaluation_duration_seconds") == 0.25
+    place = {"mlmon_purpose": "forward", "mlmon_endpoint": "http://h:4317"}
+    assert value_of(families, "mlmon_processor_send_requests_total", mlmon_signal="logs", **place) == 5
+    assert value_of(families, "mlmon_processor_send_rejected_total", mlmon_signal="logs", **place) == 2
+    assert value_of(families, "mlmon_processor_send_failures_total", mlmon_reason="timeout", **place) == 3
+    assert value_of(families, "mlmon_processor_send_dropped_total", mlmon_reason="age", **place) == 4
+    assert value_of(families, "mlmon_processor_send_pending", **place) == 6
+    assert value_of(families, "mlmon_processor_send_behind_seconds", **place) == 7
 
 
 def test_what_is_not_known_is_absent_and_never_nan(views):

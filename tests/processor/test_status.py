@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from opentelemetry.sdk.resources import Resource
 from otel_mlmon_processor.evaluate import evaluate_model
+from otel_mlmon_processor.exporters.families import list_families
 from otel_mlmon_processor.exporters.prometheus import SnapshotCollector
 from otel_mlmon_processor.fold import FoldCounters
 from otel_mlmon_processor.intake import IngestCounters
@@ -120,7 +121,7 @@ def test_it_says_what_the_processor_says(views):
     }
     nothing = IngestCounters({}, {}, {}, 0, 0, FoldCounters(0, 0, 0, {}, 0, 0, 0), 1)
     registry = CollectorRegistry()
-    registry.register(SnapshotCollector(lambda: Snapshot((state,)), lambda: nothing, lambda: 0.0))
+    registry.register(SnapshotCollector(lambda: list_families(Snapshot((state,)), nothing, (), 0.0)))
     (seen,) = read_models(generate_latest(registry).decode()).values()
     assert [(f.label, f.kind) for f in seen.findings()] == [(f.label, f.kind) for f in state.findings]
 

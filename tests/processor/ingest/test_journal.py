@@ -92,8 +92,9 @@ def test_a_second_processor_on_the_directory_is_told_who_has_it(tmp_path):
     ("statements", "message"),
     [
         (["PRAGMA user_version = 99"], "written by a newer version (format 99"),
+        (["PRAGMA user_version = 1"], "written by an older version (format 1"),
         (["PRAGMA application_id = 1"], "a database of something else"),
-        (["INSERT INTO journal VALUES (7, 'metrics', 1, 42, x'00')"], "entry 7 has codec 42"),
+        (["INSERT INTO journal VALUES (7, 'metrics', 1, 42, 0, x'00')"], "entry 7 has codec 42"),
         (["DROP TABLE journal"], "no such table"),
     ],
 )

@@ -1,0 +1,209 @@
+"""The families by OTLP: every interval, cumulative, to each endpoint on a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AGGREGATION_TEMPORALITY_CUMULATIVE,
+    HistogramDataPoint,
+    Metric,
+    NumberDataPoint,
+    ScopeMetrics,
+)
+
+from otel_mlmon import semconv
+from otel_mlmon_processor.exporters.families import Family, Sample, name_service
+from otel_mlmon_processor.otlp_client import AGENT, Client, UnsentError
+from otel_mlmon_processor.points import SERVICE_INSTANCE, SERVICE_NAME
+from otel_mlmon_processor.sending import SendingCounters, SendingTally, back_off
+from otel_mlmon_processor.windows import ModelKey, OperationHistogram
+
+REQUEST_BYTES: Final = 3 << 20  # gRPC receives 4 MiB by default
+SCOPE: Final = "otel_mlmon_processor"
+SERVICE: Final = "otel-mlmon-processor"
+UNKNOWN: Final = "unknown_service"  # as SDKs call it
+_HEADER: Final = 512  # bytes of a resource and its scope, and of a metric's head, at most about
+
+_LOG = logging.getLogger(__name__)
+
+
+def encode(families: Iterable[Family], instance: str, now: float) -> Iterator[bytes]:
+    """Requests of at most about REQUEST_BYTES.
+
+    The resource is the service whose model it is, told by this processor: service.instance.id is the processor's, so
+    that no two processors write the same series. Points carry the service's names too, as the labels of /metrics do:
+    what a backend makes of resources differs.
+
+    Args:
+        families: what to send.
+        instance: the processor's.
+        now: time of all points, seconds since 1970.
+    """
+    request, time = _Request(instance), round(now * 1e9)
+    for family in families:
+        for sample in family.samples:
+            if request.size > REQUEST_BYTES:
+                yield request.message.SerializeToString()
+                request = _Request(instance)
+            request.add(family.metric, sample, time)
+    if request.size:
+        yield request.message.SerializeToString()
+
+
+class _Request:
+    """Gathers points by resource and metric."""
+
+    def __init__(self, instance: str) -> None:
+        self.message = ExportMetricsServiceRequest()
+        self.size = 0
+        self._instance = instance
+        self._scopes: dict[ModelKey | None, ScopeMetrics] = {}
+        self._metrics: dict[tuple[ModelKey | None, str], Metric] = {}
+
+    def add(self, metric: semconv.Metric, sample: Sample, time: int) -> None:
+        place = (_service(sample.model), metric.name)
+        held = self._metrics.get(place)
+        if held is None:
+            held = self._metrics[place] = self._scope(place[0]).metrics.add(
+                name=metric.name, description=metric.description, unit=metric.unit
+            )
+            self.size += _HEADER
+        self.size += _add_point(held, metric.instrument, sample, time).ByteSize() + 8
+
+    def _scope(self, service: ModelKey | None) -> ScopeMetrics:
+        scope = self._scopes.get(service)
+        if scope is None:
+            resource = self.message.resource_metrics.add()
+            names = {SERVICE_NAME: UNKNOWN, **name_service(service)} if service else {SERVICE_NAME: SERVICE}
+            _annotate(resource.resource.attributes, {**names, SERVICE_INSTANCE: self._instance})
+            scope = self._scopes[service] = resource.scope_metrics.add()
+            scope.scope.name, scope.scope.version = SCOPE, AGENT.partition("/")[2]
+            self.size += _HEADER
+        return scope
+
+
+def _service(key: ModelKey | None) -> ModelKey | None:
+    """The key of all models of a service."""
+    return key._replace(model="", version="") if key is not None else None
+
+
+def _add_point(metric: Metric, instrument: str, sample: Sample, time: int) -> NumberDataPoint | HistogramDataPoint:
+    value, start = sample.value, min(round(sample.since * 1e9), time)
+    point: Any
+    if isinstance(value, OperationHistogram):
+        metric.histogram.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
+        point = metric.histogram.data_points.add(start_time_unix_nano=start, time_unix_nano=time)
+        point.explicit_bounds.extend(value.edges.tolist())
+        point.bucket_counts.extend(value.cells.tolist())
+        point.count, point.sum = int(value.cells.sum()), value.sum
+    else:
+        if instrument == "gauge":
+            point = metric.gauge.data_points.add(time_unix_nano=time)
+        else:
+            metric.sum.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
+            metric.sum.is_monotonic = instrument == "counter"
+            point = metric.sum.data_points.add(start_time_unix_nano=start, time_unix_nano=time)
+        if isinstance(value, int):
+            point.as_int = value
+        else:
+            point.as_double = value
+    _annotate(point.attributes, sample.label())
+    return point  # type: ignore[no-any-return]  # of one of the two
+
+
+def _annotate(attributes: Any, values: Mapping[str, str]) -> None:
+    for name, text in values.items():
+        pair: KeyValue = attributes.add(key=name)
+        pair.value.string_value = text
+
+
+class OtlpExporter:
+    """Sends the newest families to one endpoint, every `interval` seconds; again sooner where it failed.
+
+    What is sent is always the newest: counters are cumulative and lose nothing; gauges of the time in which the
+    endpoint was away are not sent later (a collector's queue does that).
+
+    Args:
+        client: the endpoint's.
+        endpoint: its name, for people and counters.
+        families: lists what to send at a moment (seconds since 1970).
+        instance: the processor's.
+        interval: seconds.
+        clock: seconds since 1970.
+        rng: spreads attempts.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        endpoint: str,
+        families: Callable[[float], Iterable[Family]],
+        *,
+        instance: str,
+        interval: float,
+        clock: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self._client, self._endpoint, self._families = client, endpoint, families
+        self._instance, self._interval, self._clock, self._rng = instance, interval, clock, rng
+        self._tally = SendingTally(semconv.MonPurpose.EXPORT, endpoint)
+        self._arrived = clock()  # moment of what was last acknowledged whole
+        self._failures = 0  # in a row
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mlmon-export", daemon=True)
+
+    def start(self) -> None:
+        """Export now, and every interval from now on."""
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Export once more where the endpoint is there, then end within about `timeout` seconds."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        self._client.close()
+
+    def counters(self) -> SendingCounters:
+        """What became of the exports."""
+        return self._tally.counters(oldest=self._arrived)
+
+    def _run(self) -> None:
+        wait = 0.0
+        while not self._stop.wait(wait):
+            wait = self._export()
+        if not self._failures:
+            self._export()
+
+    def _export(self) -> float:
+        """Seconds until the next export."""
+        now = self._clock()
+        try:
+            for body in encode(self._families(now), self._instance, now):
+                self._send(body)
+        except UnsentError as error:
+            self._failures += 1
+            self._tally.fail(semconv.MonSignal.METRICS, error.reason)
+            if self._failures == 1:
+                _LOG.warning("export to %s failed and is tried again: %s", self._endpoint, error)
+            wait = back_off(self._failures, self._rng) if error.after is None else error.after
+            return min(wait, self._interval) if error.passing else self._interval
+        except Exception:
+            _LOG.exception("export to %s failed", self._endpoint)
+            return self._interval
+        if self._failures:
+            _LOG.info("export to %s works again", self._endpoint)
+        self._arrived, self._failures = now, 0
+        return min(max(now + self._interval - self._clock(), 0.0), self._interval)
+
+    def _send(self, body: bytes) -> None:
+        rejected, message = self._client.send(semconv.MonSignal.METRICS, body)
+        self._tally.acknowledge(semconv.MonSignal.METRICS, rejected)
+        if rejected:
+            _LOG.warning("%s did not take %d points: %s", self._endpoint, rejected, message)
