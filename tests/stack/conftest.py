@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
 import pytest
 import yaml
+
+from otel_mlmon import Monitor
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "collector-config"
@@ -50,35 +53,63 @@ def start(real, build, tmp_path, request):
             folder.mkdir(exist_ok=True)
             return self.add(real.Processor(folder, **options))
 
-        def agent(self, endpoint: str, folder=None, ports=None):
-            """agent.yaml as it is; addresses by its variables."""
-            folder = folder or tmp_path / f"agent{len(servers)}"
+        def collector(self, file: str, folder=None, ports=None, **environment):
+            """A file of collector-config as it is; addresses by its variables, PREFIX_NAME of file prefix.yaml."""
+            prefix = Path(file).stem.upper()
+            folder = folder or tmp_path / f"{Path(file).stem}{len(servers)}"
             folder.mkdir(exist_ok=True)
-            ports = ports or {name: real.free_port() for name in ("GRPC", "HTTP", "HEALTH", "METRICS")}
-            environment = {f"AGENT_{name}": f"127.0.0.1:{port}" for name, port in ports.items()}
-            environment |= {"AGENT_METRICS": str(ports["METRICS"]), "AGENT_QUEUE": str(folder / "queue")}
-            command = [build.build_collector(), "--config", CONFIG / "agent.yaml"]
-            agent = real.Server(
-                command, ports["HEALTH"], "/", folder / "agent.log", MLMON_ENDPOINT=endpoint, **environment
-            )
-            agent.ports, agent.folder = ports, folder
-            return self.add(agent)
+            names = re.findall(rf"env:{prefix}_(\w+):-([\d.]+:)?\d+}}", (CONFIG / file).read_text())
+            ports = ports or {name: real.free_port() for name, _ in names}
+            environment |= {f"{prefix}_{name}": f"{'127.0.0.1:' if host else ''}{ports[name]}" for name, host in names}
+            command = [build.build_collector(), "--config", CONFIG / file]
+            log = folder / "collector.log"
+            started = real.Server(command, ports["HEALTH"], "/", log, **environment)
+            started.ports, started.folder = ports, folder
+            return self.add(started)
 
-        def prometheus(self, processor, protocols=("PrometheusText0.0.4",)):
-            """prometheus.yaml with the processor's address, every second; a job for each format."""
-            folder = tmp_path / f"prometheus{len(servers)}"
-            folder.mkdir()
+        def agent(self, endpoint: str, folder=None, ports=None):
+            """agent.yaml."""
+            folder = folder or tmp_path / f"agent{len(servers)}"
+            queue = {"AGENT_QUEUE": str(folder / "queue"), "MLMON_ENDPOINT": endpoint}
+            return self.collector("agent.yaml", folder, ports, **queue)
+
+        def gateway(self, otlp: str, remote_write: str, **options):
+            """gateway.yaml, sending to two addresses."""
+            names = {
+                "PROMETHEUS_OTLP": f"{otlp}/api/v1/otlp",
+                "PROMETHEUS_REMOTE_WRITE": f"{remote_write}/api/v1/write",
+            }
+            return self.collector("gateway.yaml", **names, **options)
+
+        def prometheus(self, scraped=None, protocols=("PrometheusText0.0.4",), folder=None, port=None, **job):
+            """prometheus.yaml with another server or address to scrape, every second, or none; a job for each format.
+            Receives OTLP and remote write too.
+            """
+            folder = folder or tmp_path / f"prometheus{len(servers)}"
+            targets = [getattr(scraped, "url", scraped).removeprefix("http://")] if scraped else []
+            folder.mkdir(exist_ok=True)
             settings = yaml.safe_load((CONFIG / "prometheus" / "prometheus.yaml").read_text())
-            (job,) = settings["scrape_configs"]
-            job |= {"scrape_interval": "1s", "static_configs": [{"targets": [processor.url.removeprefix("http://")]}]}
+            (given,) = settings["scrape_configs"]
+            given |= {"scrape_interval": "1s", "static_configs": [{"targets": targets}], **job}
             settings["scrape_configs"] = [
-                {**job, "job_name": f"otel-mlmon {protocol}", "scrape_protocols": [protocol]} for protocol in protocols
+                {**given, "job_name": f"{given['job_name']} {protocol}", "scrape_protocols": [protocol]}
+                for protocol in protocols
+                if targets
             ]
             (folder / "prometheus.yaml").write_text(yaml.safe_dump(settings))
-            port = real.free_port()
+            port = port or real.free_port()
             command = [build.build_prometheus(), "--config.file", folder / "prometheus.yaml"]
             command += ["--storage.tsdb.path", folder / "data", f"--web.listen-address=127.0.0.1:{port}"]
+            command += ["--web.enable-otlp-receiver", "--web.enable-remote-write-receiver"]
             return self.add(Prometheus(real.Server(command, port, "/-/ready", folder / "prometheus.log")))
+
+        def victoriametrics(self):
+            """VictoriaMetrics, with the names of Prometheus."""
+            folder, port = tmp_path / f"victoriametrics{len(servers)}", real.free_port()
+            folder.mkdir()
+            command = [build.build_victoriametrics(), f"-storageDataPath={folder / 'data'}"]
+            command += [f"-httpListenAddr=127.0.0.1:{port}", "-opentelemetry.usePrometheusNaming"]
+            return self.add(Prometheus(real.Server(command, port, "/health", folder / "victoriametrics.log")))
 
     yield Stack()
     failed = getattr(request.node, "failed", False)
@@ -89,7 +120,7 @@ def start(real, build, tmp_path, request):
 
 
 class Prometheus:
-    """A running Prometheus and its query interface."""
+    """A running Prometheus, or what answers like it, and its query interface."""
 
     def __init__(self, server) -> None:
         self.url, self.log, self.stop = server.url, server.log, server.stop
@@ -104,6 +135,22 @@ class Prometheus:
     def by(self, label: str, text: str) -> dict[str, float]:
         """Values by one label."""
         return {labels[label]: value for labels, value in self.query(text)}
+
+
+@pytest.fixture
+def model(monkeypatch, profile):
+    """A monitor that sends to an address; each is closed at the end."""
+    monitors = []
+
+    def make(endpoint: str, temporality: str = "cumulative") -> Monitor:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{endpoint}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", temporality)
+        monitors.append(Monitor(profile))
+        return monitors[-1]
+
+    yield make
+    for monitor in monitors:
+        monitor.close()
 
 
 @pytest.hookimpl(wrapper=True)

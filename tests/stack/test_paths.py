@@ -22,22 +22,6 @@ def profile():
     )
 
 
-@pytest.fixture
-def model(monkeypatch, profile):
-    """A monitor that sends to an address; each is closed at the end."""
-    monitors = []
-
-    def make(endpoint: str, temporality: str = "cumulative") -> Monitor:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{endpoint}")
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", temporality)
-        monitors.append(Monitor(profile))
-        return monitors[-1]
-
-    yield make
-    for monitor in monitors:
-        monitor.close()
-
-
 def observe(monitor: Monitor, rows: int, seed: int = 1) -> None:
     rng = np.random.default_rng(seed)
     monitor.observe({"x": rng.normal(size=rows), "city": rng.choice(["Rome", "Oslo", "Bonn"], rows)})
