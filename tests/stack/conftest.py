@@ -108,7 +108,11 @@ def start(real, build, tmp_path, request):
             folder, port = tmp_path / f"victoriametrics{len(servers)}", real.free_port()
             folder.mkdir()
             command = [build.build_victoriametrics(), f"-storageDataPath={folder / 'data'}"]
-            command += [f"-httpListenAddr=127.0.0.1:{port}", "-opentelemetry.usePrometheusNaming"]
+            command += [
+                f"-httpListenAddr=127.0.0.1:{port}",
+                "-opentelemetry.usePrometheusNaming",
+                "-search.latencyOffset=0s",
+            ]
             return self.add(Prometheus(real.Server(command, port, "/health", folder / "victoriametrics.log")))
 
     yield Stack()
