@@ -75,7 +75,7 @@ class Ingest:
         self.settings = settings or IngestSettings()
         self._clock = clock
         self._since = clock()
-        self._journal = Journal(directory)
+        self._journal = Journal(directory, clock)
         self._forwarding = forwarding
         self.outbox = threading.Event()
         try:

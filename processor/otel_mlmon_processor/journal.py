@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -73,16 +73,17 @@ class Journal:
 
     Args:
         directory: where the database is; made where absent.
+        clock: nanoseconds since 1970.
 
     Raises:
         JournalError: another process uses the directory, or the database cannot be read or written.
     """
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    def __init__(self, directory: str | os.PathLike[str], clock: Callable[[], int] = time.time_ns) -> None:
         self.path = Path(directory) / "mlmon.db"
         self._lock = _lock(Path(directory))
         try:
-            self._database = _open(self.path)
+            self._database = _open(self.path, clock)
             self._read_size()
             query = "SELECT instance, created_ns FROM identity"
             self.instance, self.created_ns = self._database.execute(query).fetchone()
@@ -264,7 +265,7 @@ class _Lock:
         os.close(self._file)
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, clock: Callable[[], int]) -> sqlite3.Connection:
     # Transactions are begun by hand; the thread that uses the connection may change, never two at once.
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     try:
@@ -289,7 +290,7 @@ def _open(path: Path) -> sqlite3.Connection:
             database.execute("BEGIN IMMEDIATE")
             for statement in _SCHEMA.split(";"):
                 database.execute(statement)
-            database.execute("INSERT INTO identity VALUES (1, ?, ?)", (str(uuid.uuid4()), time.time_ns()))
+            database.execute("INSERT INTO identity VALUES (1, ?, ?)", (str(uuid.uuid4()), clock()))
             database.execute(f"PRAGMA application_id = {APPLICATION}")
             database.execute(f"PRAGMA user_version = {FORMAT}")
             database.execute("COMMIT")

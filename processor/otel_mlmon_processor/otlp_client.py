@@ -174,10 +174,10 @@ class HttpClient:
                 answer = response.read(_ANSWER)
             finally:
                 response.release_conn()
-        except urllib3.exceptions.TimeoutError as error:
-            raise UnsentError("timeout", str(error)[:_SAID], passing=True) from None
         except urllib3.exceptions.HTTPError as error:
-            raise UnsentError("unreachable", str(error)[:_SAID], passing=True) from None
+            refused = isinstance(error, urllib3.exceptions.NewConnectionError)  # which is a timeout to urllib3
+            late = isinstance(error, urllib3.exceptions.TimeoutError) and not refused
+            raise UnsentError("timeout" if late else "unreachable", str(error)[:_SAID], passing=True) from None
         if not 200 <= response.status < 300:
             raise UnsentError(
                 f"http_{response.status}",

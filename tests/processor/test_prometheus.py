@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from otel_mlmon_processor.evaluate import evaluate_model
 from otel_mlmon_processor.exporters.families import list_families
+from otel_mlmon_processor.exporters.otlp import encode
 from otel_mlmon_processor.exporters.prometheus import SnapshotCollector
 from otel_mlmon_processor.fold import FoldCounters
 from otel_mlmon_processor.ingest import Ingest, IngestCounters
@@ -355,6 +357,9 @@ def test_series_are_bounded_while_everything_alarms(views, replicas):
     assert all(features[name] <= allowed[name] for name in features), features
     assert all(outputs[name] <= allowed[name] for name in outputs), outputs
     assert sum(model.values()) <= 60, model  # of a model of which one method is called
+    categories = sum(len(getattr(variable.axis, "labels", ())) for variable in profile.plan.variables)
+    total = sum(features.values()) + sum(outputs.values()) + sum(model.values())
+    assert total <= 45 * (len(features) + len(outputs)) + categories + 60  # as docs/processor.md says
 
 
 def test_the_number_of_replicas_changes_no_number_of_series(views):
@@ -440,3 +445,148 @@ def test_a_retired_model_leaves_no_series(otlp, tmp_path):
         assert value_of(after, "mlmon_processor_models") == 0
     finally:
         ingest.close()
+
+
+# ---------------------------------------------------------------- by OTLP
+
+
+def export(models, instance="i", **options) -> list[ExportMetricsServiceRequest]:
+    families = list_families(Snapshot(tuple(models), 0.25, 1), counters(**options), [SENDING], NOW)
+    return [ExportMetricsServiceRequest.FromString(body) for body in encode(families, instance, NOW)]
+
+
+def points_of(requests):
+    """Resource attributes, metric, its data and a point."""
+    for resource in (resource for request in requests for resource in request.resource_metrics):
+        names = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
+        for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
+            data = getattr(metric, metric.WhichOneof("data"))
+            for point in data.data_points:
+                yield names, metric, data, point
+
+
+def translate(requests):
+    """Samples as the specification makes them of OTLP."""
+    for _, metric, _, point in points_of(requests):
+        labels = {pair.key.replace(".", "_"): pair.value.string_value for pair in point.attributes}
+        name = family_name(metric.name, metric.unit)
+        if metric.WhichOneof("data") != "histogram":
+            total = "_total" * (metric.WhichOneof("data") == "sum" and metric.sum.is_monotonic)
+            yield name + total, labels, getattr(point, point.WhichOneof("value"))
+            continue
+        yield f"{name}_sum", labels, point.sum
+        yield f"{name}_count", labels, point.count
+        for bound, count in zip([*point.explicit_bounds, math.inf], np.cumsum(point.bucket_counts), strict=True):
+            yield f"{name}_bucket", {**labels, "le": bound}, count
+
+
+def test_by_otlp_goes_what_metrics_shows(model, views):
+    """Each series and each value, of two services and of the processor itself."""
+    other = dataclasses.replace(model, view=dataclasses.replace(model.view, key=ModelKey("", "b", "", "m", "")))
+    models = [model, other]
+    shown = {}
+    for sample in samples_of(read(models)):
+        labels = {name: float(v) if name == "le" else v for name, v in sample.labels.items() if v}
+        shown[sample.name, tuple(sorted(labels.items()))] = sample.value
+    sent = [
+        ((name, tuple(sorted((label, text) for label, text in labels.items() if text != ""))), value)
+        for name, labels, value in translate(export(models))
+    ]
+    assert len(sent) == len(shown) > 400
+    assert dict(sent) == shown
+
+
+def test_metrics_are_those_of_the_registry_cumulative_and_whole_where_they_count(model):
+    since = dataclasses.replace(model, view=dataclasses.replace(model.view, since=NOW - 90, totals_since=NOW - 60))
+    begun = {}
+    for _, metric, data, point in points_of(export([since], since=NOW - 30, fold_since=NOW - 120)):
+        group, kind = METRICS[metric.name], metric.WhichOneof("data")
+        assert kind == {"gauge": "gauge", "histogram": "histogram"}.get(group["instrument"], "sum")
+        assert (metric.unit, metric.description) == (group["unit"], group["brief"])
+        assert point.time_unix_nano == NOW * 1e9
+        if kind == "gauge":
+            assert not point.start_time_unix_nano
+            continue
+        assert data.aggregation_temporality == 2  # cumulative
+        if kind == "sum":
+            assert data.is_monotonic is (group["instrument"] == "counter")
+            assert point.WhichOneof("value") == "as_int"
+        else:
+            assert not point.HasField("min")
+        begun.setdefault(NOW - point.start_time_unix_nano / 1e9, set()).add(metric.name)
+    assert begun[60] == {"ml.feature.count", "ml.feature.invalid", "ml.feature.category", "ml.prediction.count",
+                         "ml.prediction.invalid", "ml.prediction.class"}  # fmt: skip
+    assert {"ml.inference.duration", "ml.inference.active_calls", "mlmon.recorder.dropped"} <= begun[90]
+    assert begun[120] == {f"mlmon.processor.{name}" for name in ("duplicates", "late", "dropped", "profile.conflicts")}
+    assert {"mlmon.processor.received", "mlmon.processor.dropped", "mlmon.processor.send.requests"} <= begun[30]
+    assert set(begun) == {30, 60, 90, 120}
+
+
+def test_resources_are_the_services_of_the_models_told_by_this_processor(model):
+    nameless = dataclasses.replace(model, view=dataclasses.replace(model.view, key=ModelKey("", "", "", "m", "1")))
+    found = {
+        tuple(sorted(names.items())): metric.name for names, metric, _, _ in points_of(export([model, nameless], "p"))
+    }
+    assert [dict(names) for names in found] == [
+        {
+            "service.namespace": "shop", "service.name": "svc", "deployment.environment.name": "prod",
+            "service.instance.id": "p",
+        },
+        {"service.name": "unknown_service", "service.instance.id": "p"},
+        {"service.name": "otel-mlmon-processor", "service.instance.id": "p"},
+    ]  # fmt: skip
+
+
+def test_requests_are_of_a_size_that_grpc_receives_and_hold_everything_once(model):
+    many = [
+        dataclasses.replace(model, view=dataclasses.replace(model.view, key=ModelKey("", f"svc{i}", "", "m" * 99, "1")))
+        for i in range(60)
+    ]
+    requests = export(many)
+    assert len(requests) > 1
+    assert max(request.ByteSize() for request in requests) < 4 << 20
+    assert min(request.ByteSize() for request in requests[:-1]) > 2 << 20
+    series = Counter((name, tuple(sorted(labels.items()))) for name, labels, _ in translate(requests))
+    assert max(series.values()) == 1
+    assert len(series) == len(list(translate(export(many[:1])))) + 59 * len(
+        [1 for _, labels, _ in translate(export(many[:1])) if "ml_model_name" in labels]
+    )
+
+
+def test_counters_begin_with_the_first_interval_that_was_counted_and_go_on_after_a_restart(otlp, tmp_path):
+    """Delta: its start. Cumulative from before the processor was: what was counted before is in the value, so in the
+    time too. What the process alone counts begins with the process."""
+    now = [otlp.at(10)]
+
+    def read_starts(ingest):
+        models = [evaluate(view, None) for view in ingest.views()]
+        families = list_families(Snapshot(tuple(models)), ingest.counters(), (), now[0] / 1e9)
+        starts = {}
+        for body in encode(families, ingest.instance, now[0] / 1e9):
+            for names, metric, _, point in points_of([ExportMetricsServiceRequest.FromString(body)]):
+                if metric.WhichOneof("data") == "sum":
+                    starts[names["service.name"], metric.name] = point.start_time_unix_nano
+        return ingest.instance, starts
+
+    ingest = Ingest(tmp_path, clock=lambda: now[0])
+    for service, start, temporality in (("delta", 9, otlp.DELTA), ("cumulative", 2, otlp.CUMULATIVE)):
+        sender = otlp.Sender(service=service)
+        for later in (0, 0.5):
+            begin = start + later if temporality == otlp.DELTA else start
+            count = sender.count(3 + round(later * 2), begin, 9.5 + later, temporality=temporality)
+            ingest.submit("metrics", sender.request(count))
+    before = read_starts(ingest)
+    assert abs(before[1]["delta", "ml.feature.count"] - otlp.at(9)) < 1_000  # ns, as floats of seconds have them
+    assert abs(before[1]["cumulative", "ml.feature.count"] - otlp.at(2)) < 1_000
+    ingest.close()
+    now[0] = otlp.at(20)
+    ingest = Ingest(tmp_path, clock=lambda: now[0])
+    ingest.submit("metrics", otlp.Sender(service="delta").request(otlp.Sender(service="delta").count(1, 11, 12)))
+    after = read_starts(ingest)
+    ingest.close()
+    assert after[0] == before[0]  # the identity of what is kept
+    own = {("otel-mlmon-processor", f"mlmon.processor.{name}") for name in ("received", "refused")}
+    assert {name: after[1][name] for name in before[1] if name not in own} == {
+        name: start for name, start in before[1].items() if name not in own
+    }
+    assert abs(after[1]["otel-mlmon-processor", "mlmon.processor.received"] - otlp.at(20)) < 1_000

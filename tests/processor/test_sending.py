@@ -1,0 +1,553 @@
+"""What is sent on: by the client over real gRPC and HTTP, as exports, and from the journal."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import random
+import shutil
+import sqlite3
+import ssl
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import grpc
+import pytest
+import trustme
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from otel_mlmon_processor.config import EndpointSection
+from otel_mlmon_processor.exporters.families import Family, Sample
+from otel_mlmon_processor.exporters.otlp import OtlpExporter
+from otel_mlmon_processor.forward import Forwarder, strip
+from otel_mlmon_processor.ingest import Ingest, IngestSettings
+from otel_mlmon_processor.otlp_client import UnsentError, connect
+from otel_mlmon_processor.sending import back_off
+from otel_mlmon_processor.services import SERVICES
+
+from otel_mlmon import semconv
+
+HOUR = 3_600 * 10**9
+
+
+class Far:
+    """An endpoint: what arrived, and what is answered next (a refusal, or the bytes of an answer)."""
+
+    def __init__(self) -> None:
+        self.arrived: list[tuple[str, dict, bytes]] = []
+        self.answers: deque = deque()
+        self.always: object = b""
+
+    def answer(self, signal: str, headers: dict, body: bytes):
+        said = self.answers.popleft() if self.answers else self.always
+        if isinstance(said, bytes):
+            self.arrived.append((signal, headers, body))
+        return said
+
+
+def serve_grpc(far: Far, credentials=None):
+    def handle(signal: str):
+        def export(body: bytes, context):
+            said = far.answer(signal, dict(context.invocation_metadata()), body)
+            if isinstance(said, bytes):
+                return said
+            code, after = said
+            if after is not None:
+                status = Status(code=code.value[0])
+                status.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=after)))
+                context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+            return context.abort(code, "no")
+
+        return {"Export": grpc.unary_unary_rpc_method_handler(export)}
+
+    server = grpc.server(ThreadPoolExecutor(4))
+    for service in SERVICES:
+        handler = grpc.method_handlers_generic_handler(service.name, handle(service.signal))
+        server.add_generic_rpc_handlers((handler,))
+    if credentials is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    return port, lambda: server.stop(0).wait()
+
+
+def serve_http(far: Far, context=None):
+    signals = {service.path: service.signal for service in SERVICES}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            said = far.answer(signals[self.path.removeprefix("/base")], headers, body)
+            code, after = (200, None) if isinstance(said, bytes) else said
+            self.send_response(code)
+            if after is not None:
+                self.send_header("retry-after", str(after))
+            answer = said if isinstance(said, bytes) else Status(message="no").SerializeToString()
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+
+    def stop() -> None:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+    return server.server_address[1], stop
+
+
+@pytest.fixture(params=["grpc", "http"])
+def protocol(request):
+    return request.param
+
+
+@pytest.fixture
+def far(protocol):
+    far = Far()
+    port, stop = serve_grpc(far) if protocol == "grpc" else serve_http(far)
+    far.endpoint = f"http://127.0.0.1:{port}{'/base' if protocol == 'http' else ''}"
+    yield far
+    stop()
+
+
+@pytest.fixture
+def client(protocol):
+    """Clients of an endpoint; closed at the end."""
+    opened = []
+
+    def make(endpoint: str, **options):
+        opened.append(connect(EndpointSection(endpoint=endpoint, protocol=protocol, **options)))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.close()
+
+
+# ---------------------------------------------------------------- the client
+
+
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+def test_bytes_arrive_as_they_are(far, client, protocol, compression):
+    sender = client(far.endpoint, compression=compression, headers={"Authorization": "Bearer t", "x-scope": "a"})
+    bodies = {service.signal: random.Random(0).randbytes(1_000) + bytes(9_000) for service in SERVICES}
+    for signal, body in bodies.items():
+        assert sender.send(signal, body) == (0, "")
+    for (signal, headers, body), (sent, expected) in zip(far.arrived, bodies.items(), strict=True):
+        packed = protocol == "http" and compression == "gzip"
+        assert (signal, gzip.decompress(body) if packed else body) == (sent, expected)
+        assert (headers["authorization"], headers["x-scope"]) == ("Bearer t", "a")
+        assert headers["user-agent"].startswith("otel-mlmon/")
+        if protocol == "http":
+            assert headers["content-type"] == "application/x-protobuf"
+            assert headers.get("content-encoding") == ("gzip" if packed else None)
+
+
+def test_no_environment_variable_takes_part(far, client, monkeypatch):
+    for name, value in (
+        ("ENDPOINT", "http://127.0.0.1:1"), ("HEADERS", "x-leak=1"), ("CERTIFICATE", "/nowhere"), ("TIMEOUT", "0"),
+        ("COMPRESSION", "odd"), ("INSECURE", "false"), ("CLIENT_KEY", "/nowhere"), ("PROTOCOL", "odd"),
+    ):  # fmt: skip
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_METRICS_{name}", value)
+    for name in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    client(far.endpoint).send("metrics", b"")
+    ((_, headers, _),) = far.arrived
+    assert not [name for name in headers if "leak" in name]
+
+
+GRPC_FAILURES = [
+    ((grpc.StatusCode.UNAVAILABLE, None), "unavailable", True, None),
+    ((grpc.StatusCode.UNAVAILABLE, 3), "unavailable", True, 3.0),
+    ((grpc.StatusCode.DEADLINE_EXCEEDED, None), "deadline_exceeded", True, None),
+    ((grpc.StatusCode.RESOURCE_EXHAUSTED, None), "resource_exhausted", False, None),  # the specification's own words
+    ((grpc.StatusCode.RESOURCE_EXHAUSTED, 2), "resource_exhausted", True, 2.0),
+    ((grpc.StatusCode.INVALID_ARGUMENT, None), "invalid_argument", False, None),
+    ((grpc.StatusCode.UNAUTHENTICATED, None), "unauthenticated", False, None),
+]
+HTTP_FAILURES = [
+    ((429, None), "http_429", True, None),
+    ((503, 4), "http_503", True, 4.0),
+    ((502, None), "http_502", True, None),
+    ((504, "Wed, 21 Oct 2026 07:28:00 GMT"), "http_504", True, None),
+    ((400, None), "http_400", False, None),
+    ((401, None), "http_401", False, None),
+    ((307, None), "http_307", False, None),  # never followed: headers may hold a token
+    ((500, None), "http_500", False, None),
+]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said", "told"),
+    [("grpc", said, told) for said, *told in GRPC_FAILURES] + [("http", said, told) for said, *told in HTTP_FAILURES],
+    indirect=["protocol"],
+)
+def test_which_failures_may_pass(far, client, said, told):
+    far.answers.append(said)
+    sender = client(far.endpoint)
+    with pytest.raises(UnsentError, match="no") as caught:
+        sender.send("metrics", b"")
+    assert [caught.value.reason, caught.value.passing, caught.value.after] == told
+    assert sender.send("metrics", b"") == (0, "")
+
+
+def test_what_an_endpoint_does_not_take_is_told(far, client):
+    answer = ExportMetricsServiceResponse()
+    answer.partial_success.rejected_data_points, answer.partial_success.error_message = 7, "too old"
+    far.answers.append(answer.SerializeToString())
+    assert client(far.endpoint).send("metrics", b"") == (7, "too old")
+    far.answers.append(b"\xff\xff no answer of OTLP")
+    assert client(far.endpoint).send("metrics", b"") == (0, "")
+
+
+def test_nobody_there_may_pass(client, real):
+    with pytest.raises(UnsentError) as caught:
+        client(f"http://127.0.0.1:{real.free_port()}").send("metrics", b"")
+    assert caught.value.passing
+    assert caught.value.reason in ("unavailable", "unreachable")
+
+
+def test_an_endpoint_that_does_not_answer_holds_nothing_for_longer_than_the_timeout(far, client):
+    held = threading.Event()
+    far.answer = lambda *_: held.wait(30) and b""
+    began = time.monotonic()
+    try:
+        with pytest.raises(UnsentError) as caught:
+            client(far.endpoint, timeout=0.2).send("metrics", b"")
+    finally:
+        held.set()
+    assert caught.value.passing
+    assert caught.value.reason in ("deadline_exceeded", "timeout")
+    assert time.monotonic() - began < 10
+
+
+@pytest.fixture
+def secured(protocol, tmp_path):
+    """An endpoint with TLS that asks for a certificate, and the files of a client."""
+    authority, stranger = trustme.CA(), trustme.CA()
+    server, mine = authority.issue_cert("127.0.0.1"), authority.issue_cert("processor")
+    paths = {name: tmp_path / name for name in ("ca", "other", "certificate", "key")}
+    authority.cert_pem.write_to_path(paths["ca"])
+    stranger.cert_pem.write_to_path(paths["other"])
+    mine.cert_chain_pems[0].write_to_path(paths["certificate"])
+    mine.private_key_pem.write_to_path(paths["key"])
+    far = Far()
+    if protocol == "grpc":
+        pair = (server.private_key_pem.bytes(), server.cert_chain_pems[0].bytes())
+        port, stop = serve_grpc(far, grpc.ssl_server_credentials([pair], authority.cert_pem.bytes(), True))
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.configure_cert(context)
+        authority.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+        port, stop = serve_http(far, context)
+    far.endpoint, far.paths = f"https://127.0.0.1:{port}", paths
+    yield far
+    stop()
+
+
+def test_tls_in_both_directions(secured, client):
+    paths = secured.paths
+    mine = {name: paths[name] for name in ("certificate", "key")}
+    assert client(secured.endpoint, tls={"ca": paths["ca"], **mine}).send("metrics", b"") == (0, "")
+    for tls in ({"ca": paths["other"], **mine}, mine, {"ca": paths["ca"]}):
+        with pytest.raises(UnsentError) as caught:
+            client(secured.endpoint, tls=tls, timeout=2).send("metrics", b"")
+        assert caught.value.passing  # certificates are renewed
+    assert len(secured.arrived) == 1
+
+
+def test_attempts_are_spread_and_bounded():
+    waits = [[back_off(attempt, random.Random(seed)) for seed in range(50)] for attempt in (1, 2, 3, 6, 99)]
+    for held, middle in zip(waits, (1, 2, 4, 30, 30), strict=True):
+        assert 0.8 * middle <= min(held) < max(held) <= 1.2 * middle
+
+
+# ---------------------------------------------------------------- exports
+
+
+@pytest.fixture
+def export(far, client):
+    """Runs exporters of one gauge to the endpoint."""
+    started = []
+
+    def make(interval: float, clock=time.time):
+        family = Family(semconv.METRIC_MLMON_PROCESSOR_MODELS, [Sample(None, {}, 3)])
+        exporter = OtlpExporter(
+            client(far.endpoint), far.endpoint, lambda now: [family], instance="i", interval=interval, clock=clock,
+            rng=random.Random(0),
+        )  # fmt: skip
+        started.append(exporter)
+        exporter.start()
+        return exporter
+
+    yield make
+    for one in started:
+        one.stop(10)
+
+
+def times(far) -> list[int]:
+    bodies = [
+        gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body for _, headers, body in far.arrived
+    ]
+    found = [ExportMetricsServiceRequest.FromString(body) for body in bodies]
+    return [r.resource_metrics[0].scope_metrics[0].metrics[0].gauge.data_points[0].time_unix_nano for r in found]
+
+
+def test_exports_go_out_at_once_then_every_interval_and_once_more_at_the_end(far, export, wait):
+    exporter = export(0.05)
+    wait(lambda: len(far.arrived) > 3, "some exports")
+    seen = times(far)
+    assert min(later - earlier for earlier, later in itertools.pairwise(seen)) >= 0.049e9
+    exporter.stop(10)
+    assert exporter.counters().acknowledged == {"metrics": len(far.arrived)}
+    rare = export(3_600)
+    wait(lambda: rare.counters().acknowledged, "the first")
+    before = len(far.arrived)
+    rare.stop(10)
+    assert len(far.arrived) == before + 1
+
+
+def test_an_export_that_fails_comes_again_before_its_interval_and_says_how_far_behind_it_is(
+    far, export, wait, protocol
+):
+    now = [1_000.0]
+    refusal = (grpc.StatusCode.UNAVAILABLE, None) if protocol == "grpc" else (503, None)
+    far.answers.extend([refusal, refusal])
+    exporter = export(3_600, lambda: now[0])
+    wait(lambda: sum(exporter.counters().failed.values()) == 1, "a failure")
+    assert (exporter.counters().acknowledged, exporter.counters().oldest) == ({}, 1_000)
+    now[0] = 1_030.0
+    wait(lambda: exporter.counters().acknowledged == {"metrics": 1}, "an export")
+    reason = "unavailable" if protocol == "grpc" else "http_503"
+    assert exporter.counters().failed == {("metrics", reason): 2}
+    assert exporter.counters().oldest == 1_030
+    assert times(far) == [1_030 * 10**9]  # the newest, not what failed
+
+
+def test_an_endpoint_that_is_away_holds_back_no_end(far, export, wait, protocol):
+    far.always = (grpc.StatusCode.UNAVAILABLE, 3_600) if protocol == "grpc" else (503, 3_600)
+    exporter = export(3_600)
+    wait(lambda: exporter.counters().failed, "a failure")
+    began = time.monotonic()
+    exporter.stop(10)
+    assert time.monotonic() - began < 5
+    assert exporter.counters().acknowledged == {}
+
+
+# ---------------------------------------------------------------- forwarding
+
+
+def log_request(text: str) -> bytes:
+    request = ExportLogsServiceRequest()
+    request.resource_logs.add().scope_logs.add().log_records.add().body.string_value = text
+    return request.SerializeToString()
+
+
+def texts(far) -> list[str]:
+    bodies = [
+        gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body for _, headers, body in far.arrived
+    ]
+    requests = [ExportLogsServiceRequest.FromString(body) for body in bodies]
+    return [request.resource_logs[0].scope_logs[0].log_records[0].body.string_value for request in requests]
+
+
+def mixed(otlp) -> bytes:
+    """A request with a metric of ours in two scopes, and others in two of three scopes and resources."""
+    request = ExportMetricsServiceRequest.FromString(otlp.Sender().request(otlp.Sender().histogram([1, 2, 3, 4], 0, 1)))
+    for names in (("http.server.duration", "ml.training.loss"), ()):
+        resource = request.resource_metrics.add()
+        for name in names:
+            resource.resource.attributes.add(key="service.name").value.string_value = "other"
+            scope = resource.scope_metrics.add()
+            scope.metrics.add(name=name).gauge.data_points.add(as_double=1.0)
+            scope.metrics.add(name="ml.feature.drift").gauge.data_points.add(as_double=1.0)
+    last = request.resource_metrics[0].scope_metrics.add()
+    last.metrics.add(name="http.client.duration").gauge.data_points.add(as_double=1.0)
+    return request.SerializeToString()
+
+
+def test_ours_is_taken_out_and_nothing_else(otlp):
+    rest = ExportMetricsServiceRequest.FromString(strip("metrics", mixed(otlp)))
+    held = [[[m.name for m in scope.metrics] for scope in r.scope_metrics] for r in rest.resource_metrics]
+    assert held == [[["http.client.duration"]], [["http.server.duration"], ["ml.training.loss"]]]
+    whole = ExportMetricsServiceRequest.FromString(mixed(otlp))
+    assert rest.resource_metrics[1].resource == whole.resource_metrics[1].resource
+    assert rest.resource_metrics[1].scope_metrics[0].metrics[0] == whole.resource_metrics[1].scope_metrics[0].metrics[0]
+    assert strip("metrics", otlp.Sender().request(otlp.Sender().count(1, 0, 1))) == b""
+    assert strip("logs", otlp.Sender().profile("h", {1: b"x"}, 1)) == b""
+    for signal, body in (("logs", log_request("a") + b"\xa2\x1f\x01x"), ("traces", b"\xa2\x1f\x01x"), ("metrics", b"")):
+        assert strip(signal, body) is body  # fields that we do not know stay too
+
+
+@pytest.fixture
+def rig(far, client, tmp_path, wait):
+    """Ingest over a folder, and forwarders from it to the endpoint."""
+
+    class Rig:
+        def __init__(self):
+            self.now = [1_735_689_600 * 10**9]
+            self.folder = tmp_path / "data"
+            self.ingest = self.forwarder = None
+
+        def open(self, folder=None, *, forwarding=True, age=1e6):
+            settings = IngestSettings(checkpoint_age=age)
+            self.ingest = Ingest(
+                folder or self.folder, settings=settings, clock=lambda: self.now[0], forwarding=forwarding
+            )
+            return self.ingest
+
+        def forward(self, most_bytes=1 << 20, most_age=3_600.0):
+            self.forwarder = Forwarder(
+                self.ingest, client(far.endpoint), far.endpoint, most_bytes=most_bytes, most_age=most_age,
+                clock=lambda: self.now[0], rng=random.Random(0),
+            )  # fmt: skip
+            self.forwarder.start()
+            return self.forwarder
+
+        def close(self):
+            if self.forwarder is not None:
+                self.forwarder.stop(10)
+            if self.ingest is not None:
+                self.ingest.close()
+            self.forwarder = self.ingest = None
+
+    rig = Rig()
+    yield rig
+    rig.close()
+
+
+def rows(ingest) -> int:
+    with sqlite3.connect(ingest.path) as database:
+        (count,) = database.execute("SELECT count(*) FROM journal").fetchone()
+    database.close()
+    return count
+
+
+def test_what_is_acknowledged_waits_and_goes_in_order(far, rig, wait):
+    ingest = rig.open()
+    for i in range(5):
+        ingest.submit("logs", log_request(str(i)))
+    assert ingest.outbox_size()[0] == rows(ingest) == 5
+    ingest.checkpoint()
+    assert rows(ingest) == 5  # folded, and not forwarded yet
+    forwarder = rig.forward()
+    wait(lambda: rows(ingest) == 0, "them to go")
+    ingest.submit("logs", log_request("5"))
+    wait(lambda: len(far.arrived) == 6, "the last")
+    assert texts(far) == list("012345")
+    assert (forwarder.counters().acknowledged, forwarder.counters().dropped) == ({"logs": 6}, {})
+    wait(lambda: forwarder.counters().pending == 0, "nothing to wait")
+    assert ingest.counters().ignored == {}  # nothing was dropped
+
+
+def test_what_is_forwarded_and_not_folded_yet_stays_and_goes_no_second_time(far, rig, wait, otlp, tmp_path):
+    ingest = rig.open()
+    rig.forward()
+    ingest.submit("metrics", mixed(otlp))
+    wait(lambda: len(far.arrived) == 1, "the rest of it")
+    wait(lambda: ingest.outbox_size() == (0, 0), "it to be settled")
+    rig.forwarder.stop(10)
+    wait(lambda: rows_that_wait(ingest) == 0, "that to be written")
+    assert rows(ingest) == 1
+    crashed = tmp_path / "crashed"
+    shutil.copytree(ingest.path.parent, crashed)
+    rig.close()
+    again = rig.open(crashed)
+    rig.forward()
+    again.submit("logs", log_request("next"))
+    wait(lambda: len(far.arrived) == 2, "the next")
+    assert far.arrived[1][0] == "logs"
+    assert [view.totals[otlp.X].seen for view in again.views()] == [10]
+
+
+def rows_that_wait(ingest) -> int:
+    with sqlite3.connect(ingest.path) as database:
+        (count,) = database.execute("SELECT count(*) FROM journal WHERE waits").fetchone()
+    database.close()
+    return count
+
+
+def test_after_a_crash_before_it_was_sent_it_is_sent_and_counted_once(far, rig, wait, otlp, tmp_path):
+    ingest = rig.open()
+    ingest.submit("metrics", mixed(otlp))
+    ingest.submit("traces", ExportTraceServiceRequest().SerializeToString())  # holds nothing
+    crashed = tmp_path / "crashed"
+    shutil.copytree(ingest.path.parent, crashed)
+    rig.close()
+    again = rig.open(crashed)
+    assert again.outbox_size()[0] == 1
+    rig.forward()
+    wait(lambda: len(far.arrived) == 1, "it")
+    again.submit("metrics", mixed(otlp))
+    assert [view.totals[otlp.X].seen for view in again.views()] == [10]
+
+
+def test_the_oldest_are_given_up_beyond_the_size_and_the_age(far, rig, wait, protocol):
+    far.always = (grpc.StatusCode.UNAVAILABLE, 0) if protocol == "grpc" else (503, 0)
+    ingest = rig.open()
+    body = log_request("x" * 1_000)
+    for i in range(10):
+        ingest.submit("logs", log_request(f"{i}" + "x" * 1_000))
+    forwarder = rig.forward(most_bytes=4 * (len(body) + 1))
+    wait(lambda: forwarder.counters().dropped, "what is too much to go")
+    assert forwarder.counters().dropped == {("logs", "size"): 6}
+    assert (forwarder.counters().pending, forwarder.counters().oldest) == (4, rig.now[0] / 1e9)
+    rig.now[0] += 2 * HOUR
+    ingest.submit("logs", log_request("new"))
+    wait(lambda: forwarder.counters().dropped.get(("logs", "age")) == 4, forwarder.counters)
+    far.always = b""
+    wait(lambda: far.arrived, "the one that is left")
+    assert texts(far) == ["new"]
+
+
+def test_what_an_endpoint_never_takes_is_dropped_and_holds_up_nothing(far, rig, wait, protocol):
+    far.answers.append((grpc.StatusCode.INVALID_ARGUMENT, None) if protocol == "grpc" else (400, None))
+    ingest = rig.open()
+    ingest.submit("logs", log_request("bad"))
+    ingest.submit("logs", log_request("good"))
+    forwarder = rig.forward()
+    wait(lambda: far.arrived, "the second")
+    assert texts(far) == ["good"]
+    reason = "invalid_argument" if protocol == "grpc" else "http_400"
+    assert forwarder.counters().dropped == forwarder.counters().failed == {("logs", reason): 1}
+
+
+def test_without_forward_nothing_of_others_is_written(rig, otlp):
+    ingest = rig.open(forwarding=False)
+    ingest.submit("logs", log_request("a"))
+    assert rows(ingest) == 0
+    assert ingest.counters().ignored == {"not_ml": 1}
+    ingest.submit("metrics", mixed(otlp))
+    ingest.checkpoint()
+    assert rows(ingest) == 0
+
+
+def test_a_start_without_forward_gives_up_what_waited_and_says_so(rig, caplog):
+    ingest = rig.open()
+    ingest.submit("logs", log_request("a"))
+    rig.close()
+    ingest = rig.open(forwarding=False)
+    assert "1 requests that waited to be passed on are dropped: there is no `forward`" in caplog.text
+    assert rows(ingest) == 0
