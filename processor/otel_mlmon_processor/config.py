@@ -7,7 +7,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 import yaml
@@ -272,11 +272,14 @@ def _explain(error: ValidationError) -> Iterator[str]:
             yield f"{key}: no such key; {hint}"
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            yield f"{key}: {message}, got {problem['input']!r}" if key else message
+            got = "" if "headers" in problem["loc"] else f", got {problem['input']!r}"  # which may be secret
+            yield f"{key}: {message}{got}" if key else message
 
 
 def _keys(path: tuple[int | str, ...]) -> list[str]:
     section: Any = Config
     for part in path:
-        section = section.model_fields[str(part)].annotation
+        if isinstance(part, str):  # a number is a place in a list of sections
+            annotation = section.model_fields[part].annotation
+            section = next(iter(get_args(annotation)), annotation)  # of a section that may be absent, or of a list
     return list(section.model_fields)

@@ -57,6 +57,31 @@ WRONG = {
     "endless tolerance": ("evaluate: {tolerance: .inf}", ["evaluate.tolerance", "finite"]),
     "section that is none": ("window: 60", ["window", "60"]),
     "folder that is not there": ("profiles: /no/such/folder", ["profiles", "/no/such/folder"]),
+    "unknown key of a place to export to": ("export: [{endpont: x}]", ["export.0.endpont", "did you mean endpoint?"]),
+    "unknown key of forward": (
+        "forward: {endpoint: 'http://[::1]:1', sise: 1}",
+        ["forward.sise", "did you mean size?"],
+    ),
+    "unknown key of its files": ("forward: {tls: {cert: x}}", ["forward.tls.cert", "certificate"]),
+    "place without an address": ("export: [{}]", ["export.0.endpoint", "required"]),
+    "address without a scheme": ("export: [{endpoint: 'localhost:4317'}]", ["export.0.endpoint", "http://host:port"]),
+    "address with a password": ("forward: {endpoint: 'http://a:b@localhost:1'}", ["forward.endpoint", "`headers`"]),
+    "address with no port that is one": ("forward: {endpoint: 'http://localhost:x'}", ["forward.endpoint", "ort"]),
+    "plain text to others": (
+        "forward: {endpoint: 'http://example.org:1'}",
+        ["forward", "example.org", "insecure: true"],
+    ),
+    "gRPC with a path": ("forward: {endpoint: 'http://localhost:1/v1'}", ["forward", "protocol: http"]),
+    "protocol that is none": (
+        "forward: {endpoint: 'http://[::1]:1', protocol: udp}",
+        ["forward.protocol", "'grpc' or"],
+    ),
+    "files for plain text": (
+        "forward: {endpoint: 'http://[::1]:1', tls: {ca: /etc/hostname}}",
+        ["forward", "`tls` needs https://"],
+    ),
+    "certificate without a key": ("forward: {tls: {certificate: /etc/hostname}}", ["forward.tls", "go together"]),
+    "file that is not there": ("forward: {tls: {ca: /no/such/file}}", ["forward.tls.ca", "/no/such/file"]),
     "broken YAML": ("window: {size: 60s", ["mlmon.yaml", "line 1"]),
     "a date that is none": ("data: 2025-99-99", ["mlmon.yaml", "month"]),
     "a list": ("- 1", ["mlmon.yaml", "keys and values are expected", "list"]),
@@ -69,6 +94,13 @@ def test_an_error_names_its_key_and_what_is_allowed(read, text, named):
         read(text)
     missing = [part for part in [*named, "mlmon.yaml"] if part not in str(error.value)]
     assert not missing, str(error.value)
+
+
+@pytest.mark.parametrize("header", ['authorization: "Bearer s3cret\\nx: y"', '"x y": s3cret'])
+def test_a_header_that_is_none_is_not_shown(read, header):
+    with pytest.raises(ConfigError, match=r"forward\.headers") as error:
+        read(f"forward: {{endpoint: 'http://localhost:1', headers: {{{header}}}}}")
+    assert "s3cret" not in str(error.value)
 
 
 def test_a_file_that_is_missing_or_no_text_is_named(tmp_path):

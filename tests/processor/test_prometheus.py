@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from otel_mlmon_processor.config import ALWAYS, SWITCHABLE
 from otel_mlmon_processor.evaluate import evaluate_model
 from otel_mlmon_processor.exporters.families import list_families
 from otel_mlmon_processor.exporters.otlp import encode
@@ -97,7 +98,7 @@ def samples_of(families):
 
 
 def evaluate(view, profile):
-    return evaluate_model(view, profile, tolerance=0.005)
+    return evaluate_model(view, profile, tolerance=0.005, measures=ALWAYS | SWITCHABLE)
 
 
 def operations(attributes):
