@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
@@ -145,10 +146,25 @@ class ClientTlsSection(Section):
     key: FilePath | None = None
 
     @model_validator(mode="after")
-    def _pair(self) -> ClientTlsSection:
+    def _usable(self) -> ClientTlsSection:
         if (self.certificate is None) is not (self.key is None):
             raise ValueError("certificate and key go together")
+        try:
+            self.make_context()
+        except OSError as error:
+            raise ValueError(f"one of the files is not PEM, or the key is of another certificate ({error})") from None
         return self
+
+    def make_context(self) -> ssl.SSLContext:
+        """What checks the endpoint, and shows our certificate.
+
+        Raises:
+            OSError: a file cannot be used.
+        """
+        context = ssl.create_default_context(cafile=self.ca)
+        if self.certificate is not None:
+            context.load_cert_chain(self.certificate, self.key)
+        return context
 
 
 class EndpointSection(Section):

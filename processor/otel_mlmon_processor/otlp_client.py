@@ -7,7 +7,6 @@ empty. These read no environment variable, proxies' neither.
 from __future__ import annotations
 
 import gzip
-import ssl
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple, Protocol
@@ -80,7 +79,7 @@ def connect(settings: EndpointSection) -> Client:
     """A client of an endpoint; connects when something is sent.
 
     Raises:
-        OSError, ssl.SSLError: certificate or key cannot be used.
+        OSError: certificate or key cannot be used (by now; they were checked when the settings were read).
     """
     return HttpClient(settings) if settings.protocol == "http" else GrpcClient(settings)
 
@@ -151,10 +150,7 @@ class HttpClient:
     def __init__(self, settings: EndpointSection) -> None:
         options: dict[str, Any] = {}
         if settings.endpoint.startswith("https:"):
-            tls = settings.tls
-            options["ssl_context"] = context = ssl.create_default_context(cafile=tls.ca)
-            if tls.certificate is not None:
-                context.load_cert_chain(tls.certificate, tls.key)
+            options["ssl_context"] = settings.tls.make_context()
         timeout = urllib3.Timeout(connect=settings.timeout, read=settings.timeout)
         self._pool = urllib3.PoolManager(maxsize=1, retries=False, timeout=timeout, **options)
         self._endpoint, self._gzip = settings.endpoint.rstrip("/"), settings.compression == "gzip"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trustme
 from otel_mlmon_processor.config import ConfigError, is_loopback, read_config
 from otel_mlmon_processor.fold_settings import FoldSettings
 
@@ -76,10 +77,7 @@ WRONG = {
         "forward: {endpoint: 'http://[::1]:1', protocol: udp}",
         ["forward.protocol", "'grpc' or"],
     ),
-    "files for plain text": (
-        "forward: {endpoint: 'http://[::1]:1', tls: {ca: /etc/hostname}}",
-        ["forward", "`tls` needs https://"],
-    ),
+    "file that is no certificate": ("forward: {tls: {ca: /etc/hostname}}", ["forward.tls", "PEM"]),
     "certificate without a key": ("forward: {tls: {certificate: /etc/hostname}}", ["forward.tls", "go together"]),
     "file that is not there": ("forward: {tls: {ca: /no/such/file}}", ["forward.tls.ca", "/no/such/file"]),
     "broken YAML": ("window: {size: 60s", ["mlmon.yaml", "line 1"]),
@@ -94,6 +92,14 @@ def test_an_error_names_its_key_and_what_is_allowed(read, text, named):
         read(text)
     missing = [part for part in [*named, "mlmon.yaml"] if part not in str(error.value)]
     assert not missing, str(error.value)
+
+
+def test_files_for_plain_text_are_refused(read, tmp_path):
+    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+    text = f"forward: {{endpoint: '%s://[::1]:1', tls: {{ca: {tmp_path / 'ca.pem'}}}}}"
+    with pytest.raises(ConfigError, match="`tls` needs https://"):
+        read(text % "http")
+    assert read(text % "https").forward.tls.ca == tmp_path / "ca.pem"
 
 
 @pytest.mark.parametrize("header", ['authorization: "Bearer s3cret\\nx: y"', '"x y": s3cret'])

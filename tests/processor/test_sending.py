@@ -511,8 +511,9 @@ def test_the_oldest_are_given_up_beyond_the_size_and_the_age(far, rig, wait, pro
     for i in range(10):
         ingest.submit("logs", log_request(f"{i}" + "x" * 1_000))
     forwarder = rig.forward(most_bytes=4 * (len(body) + 1))
-    wait(lambda: forwarder.counters().dropped, "what is too much to go")
-    assert forwarder.counters().dropped == {("logs", "size"): 6}
+    wait(lambda: forwarder.counters().dropped.get(("logs", "size")) == 6, forwarder.counters)
+    wait(lambda: sum(forwarder.counters().failed.values()) > 1, "attempts")
+    assert forwarder.counters().dropped == {("logs", "size"): 6}  # and no more
     assert (forwarder.counters().pending, forwarder.counters().oldest) == (4, rig.now[0] / 1e9)
     rig.now[0] += 2 * HOUR
     ingest.submit("logs", log_request("new"))

@@ -128,6 +128,7 @@ class Prometheus:
 
     def __init__(self, server) -> None:
         self.url, self.log, self.stop = server.url, server.log, server.stop
+        self.port = int(self.url.rpartition(":")[2])
 
     def query(self, text: str) -> list[tuple[dict[str, str], float]]:
         url = f"{self.url}/api/v1/query?{urllib.parse.urlencode({'query': text})}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -162,3 +164,26 @@ def test_a_gateway_that_is_away_delays_nothing_and_gets_the_newest_when_it_is_ba
     wait(lambda: prometheus.by("ml_feature_name", COUNTS).get("x") == 118, "all counts", seconds=60)
     wait(lambda: own("send_behind_seconds") < 3, "it to be up to date")
     assert prometheus.query("max_over_time(mlmon_processor_send_failures_total[1m]) >= 1")
+
+
+def test_what_prometheus_missed_is_in_the_gateways_queue(start, model, wait):
+    """Also gauges of the time in which it was away."""
+    prometheus = start.prometheus()
+    gateway = start.gateway(prometheus.url, prometheus.url)
+    processor = start.processor(settings=EXPORT.format(port=gateway.ports["GRPC"]))
+    wait(lambda: prometheus.query("mlmon_processor_models == 0"), "the first export")
+    prometheus.stop()
+    monitor = model(f"127.0.0.1:{processor.otlp}")
+    infer(monitor, 100)
+    assert monitor.flush()
+
+    def exports() -> float:
+        return processor.samples("mlmon_processor_send_requests_total")[0][1]
+
+    began, before = time.time(), exports()
+    wait(lambda: exports() >= before + 4, "exports")
+    ended = time.time()
+    again = start.prometheus(folder=prometheus.log.parent, port=prometheus.port)
+    missed = f"count_over_time(mlmon_processor_models[{round(1_000 * (ended - began))}ms] @ {ended:.3f})"
+    wait(lambda: [value for _, value in again.query(missed) if value >= 3], lambda: again.query(missed), seconds=60)
+    assert again.by("ml_feature_name", COUNTS)["x"] == 100
