@@ -15,12 +15,13 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from otel_mlmon import semconv
 from otel_mlmon_processor.decode import OURS
 from otel_mlmon_processor.ingest import Ingest
-from otel_mlmon_processor.journal import Entry, Outbox
+from otel_mlmon_processor.journal import Entry, JournalError, Outbox
 from otel_mlmon_processor.otlp_client import Client, UnsentError
 from otel_mlmon_processor.sending import LONGEST, SendingCounters, SendingTally, back_off
 
 AGE: Final = "age"
 SIZE: Final = "size"
+INTERNAL: Final = "internal"
 _LOOK: Final = 1.0  # s between looks at the bounds while an endpoint is away
 
 _LOG = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class Forwarder:
         self._tally = SendingTally(semconv.MonPurpose.FORWARD, endpoint)
         self._oldest = 0
         self._failures, self._due = 0, 0.0  # in a row; not before this moment of the monotonic clock
+        self._said: set[tuple[str, str]] = set()  # signals and reasons that the log has named
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlmon-forward", daemon=True)
 
@@ -110,20 +112,22 @@ class Forwarder:
 
     def _run(self) -> None:
         outbox, after = Outbox(self._ingest.path), 0
-        try:
-            while not self._stop.is_set():
-                self._ingest.outbox.clear()
+        while not self._stop.is_set():
+            self._ingest.outbox.clear()
+            try:
                 entry = outbox.next(after)
-                self._oldest = entry.received_ns if entry else 0
-                if entry is None:
+            except JournalError as error:  # such as a disk that fails
+                _LOG.error("forwarding pauses: %s", error)
+                self._stop.wait(LONGEST)
+                continue
+            self._oldest = entry.received_ns if entry else 0
+            if entry is None:
+                if not self._stop.is_set():  # set before the event that was cleared
                     self._ingest.outbox.wait()
-                elif self._is_settled(entry):
-                    self._ingest.settle(entry)
-                    after = entry.seq
-        except Exception:
-            _LOG.exception("forwarding to %s has ended; what waits is kept until the next start", self._endpoint)
-        finally:
-            outbox.close()
+            elif self._is_settled(entry):
+                self._ingest.settle(entry)
+                after = entry.seq
+        outbox.close()
 
     def _is_settled(self, entry: Entry) -> bool:
         """Whether the request has been sent, or is given up; waits where it must be tried again."""
@@ -141,8 +145,13 @@ class Forwarder:
                 if error.passing:
                     self._delay(error)
                     return False
-                _LOG.warning("%s does not take %s, one request is dropped: %s", self._endpoint, entry.signal, error)
                 reason = error.reason
+                if (entry.signal, reason) not in self._said:
+                    self._said.add((entry.signal, reason))
+                    _LOG.warning("%s does not take %s, which are dropped: %s", self._endpoint, entry.signal, error)
+            except Exception:  # of our own code: it must not stop the others
+                _LOG.exception("a request could not be forwarded")
+                reason = INTERNAL
         self._tally.drop(entry.signal, reason)
         return True
 

@@ -218,6 +218,7 @@ class Outbox:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         uri = f"{path.absolute().as_uri()}?mode=ro"
         self._database = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
@@ -225,10 +226,13 @@ class Outbox:
         """The first that waits after entry `after`.
 
         Raises:
-            sqlite3.Error: the database is damaged.
+            JournalError: the database cannot be read.
         """
         query = "SELECT seq, signal, received_ns, body FROM journal WHERE waits AND seq > ? ORDER BY seq LIMIT 1"
-        row = self._database.execute(query, (after,)).fetchone()
+        try:
+            row = self._database.execute(query, (after,)).fetchone()
+        except sqlite3.Error as error:
+            raise JournalError(_explain(self._path, error)) from error
         return Entry(*row) if row else None
 
     def close(self) -> None:

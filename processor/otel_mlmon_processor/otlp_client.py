@@ -22,7 +22,8 @@ from otel_mlmon_processor.config import EndpointSection
 from otel_mlmon_processor.services import SERVICES, Service
 
 AGENT: Final = f"otel-mlmon/{version('otel-mlmon')}"
-# Which failures may pass, by the specification: https://opentelemetry.io/docs/specs/otlp/#failures
+# Which failures may pass, by the specification: https://opentelemetry.io/docs/specs/otlp/#failures; and beyond it those
+# that say more of us than of the request: a token is renewed, and what waited for it is not lost.
 PASSING_CODES: Final = frozenset(
     {
         grpc.StatusCode.CANCELLED,
@@ -31,9 +32,11 @@ PASSING_CODES: Final = frozenset(
         grpc.StatusCode.OUT_OF_RANGE,
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DATA_LOSS,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
     }
 )
-PASSING_STATUS: Final = frozenset({429, 502, 503, 504})
+PASSING_STATUS: Final = frozenset({401, 403, 429, 502, 503, 504})
 _ANSWER: Final = 64 * 1024  # bytes of an answer that are read
 _SAID: Final = 300  # characters of it that are shown
 _SERVICES: Final[Mapping[str, Service]] = {service.signal: service for service in SERVICES}

@@ -184,7 +184,8 @@ GRPC_FAILURES = [
     ((grpc.StatusCode.RESOURCE_EXHAUSTED, None), "resource_exhausted", False, None),  # the specification's own words
     ((grpc.StatusCode.RESOURCE_EXHAUSTED, 2), "resource_exhausted", True, 2.0),
     ((grpc.StatusCode.INVALID_ARGUMENT, None), "invalid_argument", False, None),
-    ((grpc.StatusCode.UNAUTHENTICATED, None), "unauthenticated", False, None),
+    ((grpc.StatusCode.UNAUTHENTICATED, None), "unauthenticated", True, None),
+    ((grpc.StatusCode.UNIMPLEMENTED, None), "unimplemented", False, None),
 ]
 HTTP_FAILURES = [
     ((429, None), "http_429", True, None),
@@ -192,7 +193,8 @@ HTTP_FAILURES = [
     ((502, None), "http_502", True, None),
     ((504, "Wed, 21 Oct 2026 07:28:00 GMT"), "http_504", True, None),
     ((400, None), "http_400", False, None),
-    ((401, None), "http_401", False, None),
+    ((401, None), "http_401", True, None),
+    ((404, None), "http_404", False, None),
     ((307, None), "http_307", False, None),  # never followed: headers may hold a token
     ((500, None), "http_500", False, None),
 ]
@@ -552,3 +554,26 @@ def test_a_start_without_forward_gives_up_what_waited_and_says_so(rig, caplog):
     ingest = rig.open(forwarding=False)
     assert "1 requests that waited to be passed on are dropped: there is no `forward`" in caplog.text
     assert rows(ingest) == 0
+
+
+def test_a_journal_that_cannot_be_read_and_a_request_that_cannot_be_taken_apart_end_nothing(
+    far, rig, wait, monkeypatch
+):
+    """The table is away for a while, as on a disk that fails; and the body of a request is damaged."""
+    monkeypatch.setattr("otel_mlmon_processor.forward.LONGEST", 0.01)
+    ingest = rig.open()
+    for text in ("damaged", "whole"):
+        ingest.submit("logs", log_request(text))
+
+    def change(statement):
+        with sqlite3.connect(ingest.path) as database:
+            database.execute(statement)
+        database.close()
+
+    change("UPDATE journal SET body = x'ff' WHERE seq = 1")
+    change("ALTER TABLE journal RENAME TO away")
+    forwarder = rig.forward()
+    change("ALTER TABLE away RENAME TO journal")
+    wait(lambda: far.arrived, "the second")
+    assert texts(far) == ["whole"]
+    assert forwarder.counters().dropped == {("logs", "internal"): 1}
