@@ -39,6 +39,7 @@ from otel_mlmon.points import split_metrics
 from otel_mlmon.processes import importing
 
 if TYPE_CHECKING:
+    import requests
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.util.types import AnyValue
 
@@ -74,7 +75,7 @@ def make_metric_exporter(settings: Settings) -> MetricExporter | None:
         if settings.protocol == "http/protobuf":
             from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
 
-            return HttpExporter()
+            return HttpExporter(session=make_session())
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 
         return OTLPMetricExporter()
@@ -88,10 +89,22 @@ def make_log_exporter(settings: Settings) -> LogRecordExporter | None:
         if settings.protocol == "http/protobuf":
             from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpExporter
 
-            return HttpExporter()
+            return HttpExporter(session=make_session())
         from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 
         return OTLPLogExporter()
+
+
+def make_session() -> requests.Session:
+    """A session that trusts OTEL_EXPORTER_OTLP_CERTIFICATE where REQUESTS_CA_BUNDLE is set too; plain ones do not."""
+    import requests
+
+    class Session(requests.Session):
+        def merge_environment_settings(self, *args: Any, **options: Any) -> Any:
+            merged = super().merge_environment_settings(*args, **options)
+            return merged if self.verify is True else {**merged, "verify": self.verify}
+
+    return Session()
 
 
 @cache

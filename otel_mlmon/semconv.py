@@ -294,7 +294,7 @@ METRIC_MLMON_PROCESSOR_REFUSED: Final = Metric(
     "mlmon.processor.refused",
     "counter",
     "{request}",
-    "Requests refused, by reason.",
+    "Requests refused, by reason; handshakes of TLS that failed (over HTTP alone, gRPC tells nobody) and scrapes are of no signal.",
 )
 METRIC_MLMON_PROCESSOR_DUPLICATES: Final = Metric(
     "mlmon.processor.duplicates",

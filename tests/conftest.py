@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import trustme
 from hypothesis import settings
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -104,10 +105,27 @@ class Processor(Server):
         return {labels["ml_feature_name"]: value for labels, value in self.samples("ml_feature_count_total")}
 
 
+class Authority:
+    """A certificate authority in a folder: `ca` is its certificate."""
+
+    def __init__(self, folder: Path, name: str = "ca") -> None:
+        self._folder, self._name, self._authority = folder, name, trustme.CA()
+        self.ca = folder / f"{name}.pem"
+        self._authority.cert_pem.write_to_path(self.ca)
+
+    def issue(self, name: str = "processor") -> tuple[Path, Path]:
+        """Certificate and key for this machine; those of this name are replaced."""
+        certificate, key = self._folder / f"{self._name}-{name}.pem", self._folder / f"{self._name}-{name}.key"
+        issued = self._authority.issue_cert("127.0.0.1", "localhost")
+        issued.private_key_pem.write_to_path(key)
+        issued.cert_chain_pems[0].write_to_path(certificate)
+        return certificate, key
+
+
 class Real:
     """What starts processes, for fixtures and tests that need more than one."""
 
-    BIN, Server, Processor = BIN, Server, Processor
+    BIN, Server, Processor, Authority = BIN, Server, Processor, Authority
     free_port = staticmethod(free_port)
 
 

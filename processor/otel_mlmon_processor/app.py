@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import ssl
 import threading
 import time
 from collections import Counter
@@ -30,6 +31,7 @@ from otel_mlmon_processor.otlp_client import connect
 from otel_mlmon_processor.otlp_http import make_otlp_application
 from otel_mlmon_processor.receiver import Receiver, build_server
 from otel_mlmon_processor.references import References
+from otel_mlmon_processor.security import HANDSHAKE, NO_CERTIFICATE, Tls, Tokens
 from otel_mlmon_processor.snapshot import ModelState, Snapshot
 from otel_mlmon_processor.windows import ModelKey
 
@@ -55,6 +57,7 @@ class Processor:
 
     Raises:
         OSError: an address cannot be bound.
+        ValueError: certificates or tokens cannot be used (by now; the settings were checked when they were read).
         JournalError, FormatError: the data directory cannot be used.
     """
 
@@ -72,7 +75,10 @@ class Processor:
         self._said: dict[ModelKey, tuple[str, ...]] = {}
         registry = CollectorRegistry()
         registry.register(SnapshotCollector(lambda: self._list_families(time.time())))
-        self._http = HttpServer(make_application(registry, lambda: self._receiver is not None), config.http)
+        self._tls = Tls(**dict(config.tls)) if config.tls is not None else None
+        self._tokens = Tokens(config.tokens) if config.tokens is not None else None
+        pages = make_application(registry, lambda: self._receiver is not None, self._refuse)
+        self._http = HttpServer(pages, config.http, self._make_context(required=False))
         self._evaluator = threading.Thread(target=self._evaluate_always, name="mlmon-evaluate", daemon=True)
 
     def start(self) -> None:
@@ -89,9 +95,10 @@ class Processor:
             )
             self._ingest = Ingest(config.data, settings, forwarding=config.forward is not None)
             self._connect(self._ingest)
-            receiver = build_server(self._ingest, config.listen)
+            receiver = build_server(self._ingest, config.listen, tls=self._tls, tokens=self._tokens)
             if config.listen_http is not None:
-                self._otlp_http = HttpServer(make_otlp_application(self._ingest), config.listen_http)
+                application = make_otlp_application(self._ingest, tokens=self._tokens)
+                self._otlp_http = HttpServer(application, config.listen_http, self._make_context(required=True))
         except BaseException:
             if self._ingest is not None:
                 self._ingest.close()
@@ -106,11 +113,12 @@ class Processor:
         for sender in (*self._exporters, *([self._forwarder] if self._forwarder is not None else ())):
             sender.start()
         _LOG.info(
-            "listening: OTLP over gRPC on %s%s, http://%s/metrics; data in %s",
+            "listening: OTLP over gRPC on %s%s, %s://%s/metrics; data in %s",
             _with_port(config.listen, receiver.port),
             f", over HTTP on {_with_port(config.listen_http, self._otlp_http.port)}"
             if config.listen_http is not None and self._otlp_http is not None
             else "",
+            "http" if self._tls is None else "https",
             _with_port(config.http, self._http.port),
             config.data,
         )
@@ -164,6 +172,25 @@ class Processor:
         if self._forwarder is not None:
             sending.append(self._forwarder.counters())
         return list_families(self._snapshot, counters, sending, now, distribution=self._config.show.distribution)
+
+    def _make_context(self, *, required: bool) -> ssl.SSLContext | None:
+        """Of TLS over HTTP. Client certificates are not required where /healthz is, which must answer without."""
+        if self._tls is None:
+            return None
+        return self._tls.context(required=required, failed=lambda: self._count_refused(HANDSHAKE))
+
+    def _refuse(self, header: str | None, certified: bool) -> str | None:
+        """Why a scrape is refused."""
+        reason = self._tokens.refuse(header) if self._tokens is not None else None
+        if self._tls is not None and self._tls.mutual and not certified:
+            reason = NO_CERTIFICATE
+        if reason is not None:
+            self._count_refused(reason)
+        return reason
+
+    def _count_refused(self, reason: str) -> None:
+        if self._ingest is not None:
+            self._ingest.count_refused("", reason)  # of no signal
 
     def _evaluate_always(self) -> None:
         while not self._stop.wait(self._config.evaluate.interval):

@@ -26,6 +26,7 @@ from pydantic import (
 
 from otel_mlmon.numerics.measures import MEASURES
 from otel_mlmon.semconv import DriftMeasure
+from otel_mlmon_processor.security import Tls, read_tokens
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
@@ -71,6 +72,12 @@ def is_loopback(address: str) -> bool:
 def read_off(value: Any) -> Any:
     """None of "off", which YAML reads as false."""
     return None if value is False or value == "off" else value
+
+
+def check_tokens(path: Path) -> Path:
+    """The file, where it holds tokens."""
+    read_tokens(path)
+    return path
 
 
 # From 1 ms, so that it is a whole number of nanoseconds or close to one, to a thousand years.
@@ -218,6 +225,23 @@ class ForwardSection(EndpointSection):
     age: Duration = 86_400.0
 
 
+class TlsSection(Section):
+    """Files in PEM, read again when they change.
+
+    certificate: of the processor, with those between it and its authority. key: its private key. client_ca: clients
+    must have a certificate of these authorities.
+    """
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    @model_validator(mode="after")
+    def _usable(self) -> TlsSection:
+        Tls(self.certificate, self.key, self.client_ca)
+        return self
+
+
 class Config(Section):
     """The file.
 
@@ -225,8 +249,9 @@ class Config(Section):
     directory of what must not be lost. profiles: folder of profiles, which go before those that models send.
     export: places to send to by OTLP what /metrics shows. instance: this processor's service.instance.id there; empty:
     one made once and kept in the data directory. forward: where to pass on what is none of ours; absent: nowhere.
-    retire: a model silent for so long is forgotten. shutdown: grace for requests that run. insecure: listen on
-    other than loopback addresses in plain text.
+    retire: a model silent for so long is forgotten. shutdown: grace for requests that run. tls: of all three
+    listeners. tokens: file of bearer tokens, one a line, one of which clients must send. insecure: listen on other
+    than loopback addresses in plain text, or without asking who it is.
     """
 
     listen: Address = "127.0.0.1:4317"
@@ -242,15 +267,20 @@ class Config(Section):
     forward: ForwardSection | None = None
     retire: Duration = 86_400.0
     shutdown: Duration = 10.0
+    tls: TlsSection | None = None
+    tokens: Annotated[Path, AfterValidator(check_tokens)] | None = None
     insecure: bool = False
 
     @model_validator(mode="after")
     def _loopback(self) -> Config:
+        missing = [] if self.tls else ["in plain text (see `tls`)"]
+        if self.tokens is None and (self.tls is None or self.tls.client_ca is None):
+            missing.append("without asking who it is (see `tokens` and `tls.client_ca`)")
         for key in ("listen", "listen_http", "http"):
             address: str | None = getattr(self, key)
-            if address is not None and not self.insecure and not is_loopback(address):
+            if address is not None and missing and not self.insecure and not is_loopback(address):
                 raise ValueError(
-                    f"{key} is {address}, which others can reach, in plain text and without a password; "
+                    f"{key} is {address}, which others can reach, {' and '.join(missing)}; "
                     "put `insecure: true` where the network is yours alone"
                 )
         return self

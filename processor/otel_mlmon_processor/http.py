@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -14,17 +17,31 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from otel_mlmon_processor.security import CHALLENGE
+
+CERTIFIED = "certified"  # in the state of a request: whether the client has shown a certificate
 
 
-def make_application(registry: CollectorRegistry, is_ready: Callable[[], bool]) -> Starlette:
-    """The pages.
+def make_application(
+    registry: CollectorRegistry,
+    is_ready: Callable[[], bool],
+    refuse: Callable[[str | None, bool], str | None] = lambda _header, _certified: None,
+) -> Starlette:
+    """The pages; /healthz and /readyz are open to all.
 
     Args:
         registry: what /metrics shows.
         is_ready: whether what was acknowledged before has been recovered and the receiver listens.
+        refuse: why /metrics is refused, given the Authorization header and whether there was a certificate.
     """
 
     def show_metrics(request: Request) -> Response:  # runs on a thread of the pool
+        reason = refuse(request.headers.get("authorization"), getattr(request.state, CERTIFIED, False))
+        if reason is not None:
+            return PlainTextResponse(f"{reason}\n", status_code=401, headers={"www-authenticate": CHALLENGE})
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), headers={"content-type": content_type})
 
@@ -44,18 +61,37 @@ def make_application(registry: CollectorRegistry, is_ready: Callable[[], bool]) 
     )
 
 
+class _Connection(H11Protocol):
+    """Uvicorn's own, which also tells the application whether the client has shown a certificate."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._state = dict(app_state)
+        super().__init__(config, server_state, self._state, _loop)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as Uvicorn has it
+        self._state[CERTIFIED] = bool(transport.get_extra_info("peercert"))
+        super().connection_made(transport)
+
+
 class HttpServer:
     """Serves an application on a thread of its own.
 
     Args:
         application: what to serve.
         address: host:port; port 0 takes a free one, see `port`.
+        context: of TLS; None for plain text.
 
     Raises:
         OSError: the address cannot be bound.
     """
 
-    def __init__(self, application: Starlette, address: str) -> None:
+    def __init__(self, application: Starlette, address: str, context: ssl.SSLContext | None = None) -> None:
         host, _, port = address.rpartition(":")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM)
@@ -68,7 +104,14 @@ class HttpServer:
             raise OSError(f"cannot listen on {address} for HTTP: {error.strerror or error}") from None
         self.port = int(self._socket.getsockname()[1])
         config = uvicorn.Config(
-            application, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=5, limit_concurrency=64
+            application,
+            http=_Connection,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_keep_alive=5,
+            limit_concurrency=64,
+            ssl_context_factory=(lambda *_: context) if context else None,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="mlmon-http", daemon=True)

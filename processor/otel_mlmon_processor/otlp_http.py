@@ -24,6 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from otel_mlmon_processor.ingest import Ingest, RefusedError
+from otel_mlmon_processor.security import CHALLENGE, Tokens
 from otel_mlmon_processor.services import MESSAGE_BYTES, SERVICES, Service
 
 PROTOBUF: Final = "application/x-protobuf"
@@ -33,6 +34,7 @@ _HEX: Final = ("traceId", "spanId", "parentSpanId")  # which OTLP writes in hex,
 # Those that a client may try again are 429 and 503, by the specification.
 _CODES: Final = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
     grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
     grpc.StatusCode.UNAVAILABLE: 503,
 }
@@ -46,21 +48,36 @@ class _BadRequestError(Exception):
         self.code, self.reason = code, reason
 
 
-def make_otlp_application(ingest: Ingest, *, message_bytes: int = MESSAGE_BYTES) -> Starlette:
+def make_otlp_application(
+    ingest: Ingest, *, message_bytes: int = MESSAGE_BYTES, tokens: Tokens | None = None
+) -> Starlette:
     """POST on /v1/metrics, /v1/logs and /v1/traces.
 
     Args:
         ingest: takes the requests.
         message_bytes: largest request, packed and unpacked.
+        tokens: one of which a request must have; None lets all in.
     """
     return Starlette(
-        routes=[Route(service.path, _export(ingest, service, message_bytes), methods=["POST"]) for service in SERVICES]
+        routes=[
+            Route(service.path, _export(ingest, service, message_bytes, tokens), methods=["POST"])
+            for service in SERVICES
+        ]
     )
 
 
-def _export(ingest: Ingest, service: Service, most: int) -> Callable[[Request], Awaitable[Response]]:
+def _export(
+    ingest: Ingest, service: Service, most: int, tokens: Tokens | None
+) -> Callable[[Request], Awaitable[Response]]:
     async def export(request: Request) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        reason = tokens.refuse(request.headers.get("authorization")) if tokens else None
+        if reason is not None:
+            ingest.count_refused(service.signal, reason)
+            code = grpc.StatusCode.UNAUTHENTICATED
+            response = _respond(Status(code=code.value[0], message=reason), kind, _CODES[code])
+            response.headers["www-authenticate"] = CHALLENGE
+            return response
         try:
             if kind not in (PROTOBUF, JSON):
                 raise _BadRequestError(415, "content_type", f"content-type must be {PROTOBUF} or {JSON}, got {kind!r}")

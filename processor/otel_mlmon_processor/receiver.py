@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -17,9 +17,13 @@ from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from otel_mlmon_processor.ingest import Ingest, RefusedError
+from otel_mlmon_processor.security import Identity, Tls, Tokens
 from otel_mlmon_processor.services import MESSAGE_BYTES, SERVICES, Service
 
 RETRY_INFO: Final = "google.rpc.retryinfo-bin"  # the trailer that the Python SDK obeys
+CONNECTION_AGE: Final = 3_600_000  # ms
+HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_SIGNALS: Final = {service.name: service.signal for service in SERVICES}
 STATUS_DETAILS: Final = "grpc-status-details-bin"  # the one that the Collector obeys
 
 
@@ -30,7 +34,8 @@ class Receiver:
         ingest: takes the requests.
         address: host:port; port 0 takes a free one, see `port`.
         message_bytes: largest request, unpacked.
-        credentials: of the server; None for plain text.
+        tls: of the server; None for plain text.
+        tokens: one of which a request must have; None lets all in.
 
     Raises:
         OSError: the address cannot be bound.
@@ -42,7 +47,8 @@ class Receiver:
         address: str = "127.0.0.1:4317",
         *,
         message_bytes: int = MESSAGE_BYTES,
-        credentials: grpc.ServerCredentials | None = None,
+        tls: Tls | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         # More threads than requests may wait, so that there is always one to say that there are too many.
         pool = ThreadPoolExecutor(ingest.settings.pending + 16, thread_name_prefix="mlmon-otlp")
@@ -50,17 +56,21 @@ class Receiver:
             ("grpc.max_receive_message_length", message_bytes),
             ("grpc.so_reuseport", 0),  # a second processor on this port must fail, not share it
         ]
-        self._server = grpc.server(pool, options=options)
+        if tls is not None and tls.mutual:
+            # Within this time nobody is connected by a certificate that would be refused by now.
+            options.append(("grpc.max_connection_age_ms", CONNECTION_AGE))
+        gates = () if tokens is None else (_Gate(ingest, tokens),)
+        self._server = grpc.server(pool, options=options, interceptors=gates)  # type: ignore[arg-type]  # any sequence
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for service in SERVICES:
             handlers = {"Export": grpc.unary_unary_rpc_method_handler(_export(ingest, service))}
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.name, handlers),))
         try:
-            if credentials is None:
+            if tls is None:
                 self.port = self._server.add_insecure_port(address)
             else:
-                self.port = self._server.add_secure_port(address, credentials)
+                self.port = self._server.add_secure_port(address, _make_credentials(tls))
         except RuntimeError as error:
             # gRPC says no more in the exception than that it failed.
             raise OSError(
@@ -84,10 +94,58 @@ def build_server(
     address: str = "127.0.0.1:4317",
     *,
     message_bytes: int = MESSAGE_BYTES,
-    credentials: grpc.ServerCredentials | None = None,
+    tls: Tls | None = None,
+    tokens: Tokens | None = None,
 ) -> Receiver:
     """A receiver that has bound its address and has not begun to serve; see Receiver."""
-    return Receiver(ingest, address, message_bytes=message_bytes, credentials=credentials)
+    return Receiver(ingest, address, message_bytes=message_bytes, tls=tls, tokens=tokens)
+
+
+def _make_credentials(tls: Tls) -> grpc.ServerCredentials:
+    """Credentials that follow the files; gRPC asks at each new connection."""
+    shown = tls.identity()
+
+    def renew() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal shown
+        identity = tls.identity()
+        if identity is shown:
+            return None
+        shown = identity
+        return _configure(identity)
+
+    # None of `renew`: no change; the stubs do not know.
+    return grpc.dynamic_ssl_server_credentials(_configure(shown), renew, tls.mutual)  # type: ignore[arg-type]
+
+
+def _configure(identity: Identity) -> grpc.ServerCertificateConfiguration:
+    pair = (identity.key, identity.certificate)
+    return grpc.ssl_server_certificate_configuration([pair], root_certificates=identity.client_ca)
+
+
+_Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
+
+
+class _Gate(grpc.ServerInterceptor):  # type: ignore[type-arg]  # which it has in the stubs alone
+    """Lets in who has a token; health is open to all."""
+
+    def __init__(self, ingest: Ingest, tokens: Tokens) -> None:
+        self._ingest, self._tokens = ingest, tokens
+
+    def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], _Handler | None], details: grpc.HandlerCallDetails
+    ) -> _Handler | None:
+        service = details.method.lstrip("/").partition("/")[0]
+        if service == HEALTH:
+            return continuation(details)
+        header = next((value for name, value in details.invocation_metadata if name == "authorization"), None)
+        reason = self._tokens.refuse(header)
+        if reason is None:
+            return continuation(details)
+        self._ingest.count_refused(_SIGNALS.get(service, ""), reason)
+        # A handler of a stream, as it is called before a message is read.
+        return grpc.stream_unary_rpc_method_handler(
+            lambda _, context: context.abort(grpc.StatusCode.UNAUTHENTICATED, reason)
+        )
 
 
 def _export(ingest: Ingest, service: Service) -> Callable[[bytes, grpc.ServicerContext], bytes]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import ssl
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from http.client import HTTPException
+from pathlib import Path
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -25,6 +27,7 @@ from otel_mlmon.semconv import DriftMeasure
 from otel_mlmon.wording import printable, say_shift
 from otel_mlmon_processor.core.verdict import Finding, ReplicaEffect, find_quality, find_replicas, rank, say_model
 from otel_mlmon_processor.exporters.prometheus import label, prometheus_name
+from otel_mlmon_processor.security import read_tokens
 
 URL: Final = "http://127.0.0.1:9464/metrics"
 SECONDS: Final = 2.0
@@ -168,29 +171,54 @@ def render(models: Mapping[Model, Seen]) -> RenderableType:
     return Group(table, *details)
 
 
-def fetch(url: str) -> str:
-    """The exposition at a URL.
+def make_request(url: str, token: Path | None = None) -> urllib.request.Request:
+    """For the exposition at a URL, with the first token of a file.
 
     Raises:
-        CommandError: it cannot be had.
+        CommandError: the address or the file cannot be used.
     """
     if not url.startswith(("http://", "https://")):
         raise CommandError(f"{url} is no http:// address")
     try:
-        with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310 -- http only, checked above
-            text: str = response.read().decode()
-    except (OSError, HTTPException, ValueError) as error:  # ValueError: the address, or text that is none
-        raise CommandError(f"{url} does not answer ({error}); is the processor running there?") from None
-    return text
+        request = urllib.request.Request(url)  # noqa: S310 -- http only, checked above
+    except ValueError as error:
+        raise CommandError(f"{url} does not answer ({error})") from None
+    if token is not None:
+        try:
+            request.add_unredirected_header("Authorization", f"Bearer {read_tokens(token)[0]}")
+        except ValueError as error:
+            raise CommandError(f"--token: {error}") from None
+    return request
 
 
-def read_url(url: str) -> dict[Model, Seen]:
-    """Models of the exposition at a URL.
+def make_context(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
+    """Whom to trust (None: whom the system trusts) and what to show.
+
+    Raises:
+        CommandError: a file cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        if certificate is not None:
+            context.load_cert_chain(certificate, key)
+    except OSError as error:  # also of ssl
+        raise CommandError(f"--ca, --certificate or --key: {error}") from None
+    return context
+
+
+def read_models_of(request: urllib.request.Request, context: ssl.SSLContext) -> dict[Model, Seen]:
+    """Models of the exposition.
 
     Raises:
         CommandError: it cannot be had, or is none.
     """
-    text = fetch(url)
+    url = request.full_url
+    try:
+        with urllib.request.urlopen(request, timeout=10, context=context) as response:  # noqa: S310 -- http only
+            text: str = response.read().decode()
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: the address, or text that is none
+        hint = "see --token" if "401" in str(error) else "is the processor running there?"
+        raise CommandError(f"{url} does not answer ({error}); {hint}") from None
     try:
         return read_models(text)
     except ValueError:
@@ -202,19 +230,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "exit status: 0 nothing has changed, 1 something has, 2 the processor does not answer"
     parser.add_argument("--url", default=URL, help=f"of the processor's metrics ({URL})")
     parser.add_argument("--watch", action="store_true", help=f"show it again every {SECONDS:g} s, until Ctrl-C")
+    parser.add_argument("--token", type=Path, metavar="FILE", help="a bearer token")
+    parser.add_argument("--ca", type=Path, metavar="FILE", help="authorities to trust, PEM (those of the system)")
+    parser.add_argument("--certificate", type=Path, metavar="FILE", help="to show, PEM")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="of the certificate")
 
 
 def run(args: argparse.Namespace) -> int:
     """Show it; exit status 1 where something has changed."""
     console = Console()
-    models = read_url(args.url)
+    request, context = make_request(args.url, args.token), make_context(args.ca, args.certificate, args.key)
+    models = read_models_of(request, context)
     if not args.watch:
         console.print(render(models))
         return 1 if any(seen.findings() for seen in models.values()) else 0
     with Live(render(models), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(SECONDS)
-            live.update(render(read_url(args.url)), refresh=True)
+            live.update(render(read_models_of(request, context)), refresh=True)
 
 
 COMMAND = Command("show models, what has changed, and by how much", configure, run)
