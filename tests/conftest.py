@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -44,11 +45,13 @@ def wait_for(condition, what: str, seconds: float = 60.0):
 
 
 class Server:
-    """A process that answers HTTP; its log is shown when it does not."""
+    """A process that answers HTTP, or HTTPS where there is a context; its log is shown when it does not."""
 
-    def __init__(self, command, port: int, ready: str, log: Path, **environment: str) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.log = log
+    def __init__(
+        self, command, port: int, ready: str, log: Path, *, context: ssl.SSLContext | None = None, **environment: str
+    ) -> None:
+        self.url = f"http{'s' if context else ''}://127.0.0.1:{port}"
+        self.log, self.context = log, context
         with log.open("a") as file:
             self.process = subprocess.Popen(
                 [str(part) for part in command],
@@ -67,7 +70,7 @@ class Server:
     def _answers(self, path: str) -> bool:
         assert self.process.poll() is None, self.log.read_text()[-5000:]
         try:
-            with urllib.request.urlopen(self.url + path, timeout=5) as response:
+            with urllib.request.urlopen(self.url + path, timeout=5, context=self.context) as response:
                 return response.status == 200
         except (urllib.error.URLError, OSError):
             return False
@@ -86,15 +89,22 @@ class Processor(Server):
     """`otel-mlmon processor` over a folder; further ones over the same folder take up its data and add to its log."""
 
     def __init__(
-        self, folder: Path, *flags, settings: str = "evaluate: {interval: 100ms}\n", otlp: int | None = None
+        self,
+        folder: Path,
+        *flags,
+        settings: str = "evaluate: {interval: 100ms}\n",
+        otlp: int | None = None,
+        http: int | None = None,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         config = folder / "mlmon.yaml"
         config.write_text(settings)
-        self.otlp, self.otlp_http, port = otlp or free_port(), free_port(), free_port()
+        self.otlp, self.otlp_http, port = otlp or free_port(), free_port(), http or free_port()
+        self.folder, self.port = folder, port
         command = [BIN / "otel-mlmon", "processor", "--config", config, "--data", folder / "data"]
         command += ["--listen", f"127.0.0.1:{self.otlp}", "--listen-http", f"127.0.0.1:{self.otlp_http}"]
         command += ["--http", f"127.0.0.1:{port}", *flags]
-        super().__init__(command, port, "/readyz", folder / "processor.log")
+        super().__init__(command, port, "/readyz", folder / "processor.log", context=context)
 
     def samples(self, name: str) -> list[tuple[dict[str, str], float]]:
         text = urllib.request.urlopen(self.url + "/metrics", timeout=10).read().decode()

@@ -53,25 +53,25 @@ def start(real, build, tmp_path, request):
             folder.mkdir(exist_ok=True)
             return self.add(real.Processor(folder, **options))
 
-        def collector(self, file: str, folder=None, ports=None, **environment):
-            """A file of collector-config as it is; addresses by its variables, PREFIX_NAME of file prefix.yaml."""
-            prefix = Path(file).stem.upper()
-            folder = folder or tmp_path / f"{Path(file).stem}{len(servers)}"
+        def collector(self, *files, folder=None, ports=None, **environment):
+            """Files of collector-config as they are; addresses by their variables, AGENT_NAME or FILE_NAME."""
+            text = (CONFIG / files[0]).read_text()
+            prefix = "AGENT" if "env:AGENT_" in text else Path(files[0]).stem.upper()
+            folder = folder or tmp_path / f"{Path(files[0]).stem}{len(servers)}"
             folder.mkdir(exist_ok=True)
-            names = re.findall(rf"env:{prefix}_(\w+):-([\d.]+:)?\d+}}", (CONFIG / file).read_text())
+            names = re.findall(rf"env:{prefix}_(\w+):-([\d.]+:)?\d+}}", text)
             ports = ports or {name: real.free_port() for name, _ in names}
             environment |= {f"{prefix}_{name}": f"{'127.0.0.1:' if host else ''}{ports[name]}" for name, host in names}
-            command = [build.build_collector(), "--config", CONFIG / file]
-            log = folder / "collector.log"
-            started = real.Server(command, ports["HEALTH"], "/", log, **environment)
+            command = [build.build_collector(), *(part for file in files for part in ("--config", CONFIG / file))]
+            started = real.Server(command, ports["HEALTH"], "/", folder / "collector.log", **environment)
             started.ports, started.folder = ports, folder
             return self.add(started)
 
-        def agent(self, endpoint: str, folder=None, ports=None):
-            """agent.yaml."""
+        def agent(self, endpoint: str, folder=None, ports=None, files=("agent.yaml",), variables=None):
+            """agent.yaml, or other files beside a model."""
             folder = folder or tmp_path / f"agent{len(servers)}"
-            queue = {"AGENT_QUEUE": str(folder / "queue"), "MLMON_ENDPOINT": endpoint}
-            return self.collector("agent.yaml", folder, ports, **queue)
+            variables = {"AGENT_QUEUE": str(folder / "queue"), "MLMON_ENDPOINT": endpoint, **(variables or {})}
+            return self.collector(*files, folder=folder, ports=ports, **variables)
 
         def gateway(self, otlp: str, remote_write: str, **options):
             """gateway.yaml, sending to two addresses."""
@@ -81,15 +81,23 @@ def start(real, build, tmp_path, request):
             }
             return self.collector("gateway.yaml", **names, **options)
 
-        def prometheus(self, scraped=None, protocols=("PrometheusText0.0.4",), folder=None, port=None, **job):
-            """prometheus.yaml with another server or address to scrape, every second, or none; a job for each format.
+        def prometheus(
+            self,
+            *scraped,
+            protocols=("PrometheusText0.0.4",),
+            file="prometheus.yaml",
+            folder=None,
+            port=None,
+            **job,
+        ):
+            """prometheus.yaml with other servers or addresses to scrape, every second, or none; a job for each format.
             Receives OTLP and remote write too.
             """
             folder = folder or tmp_path / f"prometheus{len(servers)}"
-            targets = [getattr(scraped, "url", scraped).removeprefix("http://")] if scraped else []
             folder.mkdir(exist_ok=True)
-            settings = yaml.safe_load((CONFIG / "prometheus" / "prometheus.yaml").read_text())
-            (given,) = settings["scrape_configs"]
+            targets = [getattr(one, "url", one).rpartition("/")[2] for one in scraped]
+            settings = yaml.safe_load((CONFIG / "prometheus" / file).read_text())
+            (given,) = (one for one in settings["scrape_configs"] if one["job_name"] == "otel-mlmon")
             given |= {"scrape_interval": "1s", "static_configs": [{"targets": targets}], **job}
             settings["scrape_configs"] = [
                 {**given, "job_name": f"{given['job_name']} {protocol}", "scrape_protocols": [protocol]}
@@ -101,7 +109,9 @@ def start(real, build, tmp_path, request):
             command = [build.build_prometheus(), "--config.file", folder / "prometheus.yaml"]
             command += ["--storage.tsdb.path", folder / "data", f"--web.listen-address=127.0.0.1:{port}"]
             command += ["--web.enable-otlp-receiver", "--web.enable-remote-write-receiver"]
-            return self.add(Prometheus(real.Server(command, port, "/-/ready", folder / "prometheus.log")))
+            server = Prometheus(real.Server(command, port, "/-/ready", folder / "prometheus.log"))
+            server.folder = folder
+            return self.add(server)
 
         def victoriametrics(self):
             """VictoriaMetrics, with the names of Prometheus."""

@@ -7,9 +7,11 @@ import urllib.request
 
 import numpy as np
 import pytest
+from opentelemetry.sdk.resources import Resource
 
 from otel_mlmon import Monitor, Profile
 
+DAY = 1_735_689_600.0  # 1 January 2025, UTC
 COUNTS = 'sum by (ml_feature_name) (ml_feature_count_total{{job=~"{job}"}})'
 FORMATS = ("PrometheusText0.0.4", "PrometheusText1.0.0", "OpenMetricsText1.0.0")
 
@@ -29,7 +31,7 @@ def observe(monitor: Monitor, rows: int, seed: int = 1) -> None:
 
 def test_a_scrape_of_the_processor_in_every_format(start, model, wait, promtool):
     processor = start.processor()
-    prometheus = start.prometheus(processor, FORMATS)
+    prometheus = start.prometheus(processor, protocols=FORMATS)
     monitor = model(f"127.0.0.1:{processor.otlp}")
     observe(monitor, 1_234)
     assert monitor.flush()
@@ -59,23 +61,42 @@ def test_through_an_agent(start, model, wait, temporality):
     assert prometheus.query("ml_reference_rows == 5000")  # the profile came as a log event
 
 
-def test_what_the_processor_missed_is_in_the_agents_queue(start, model, wait):
-    """The processor is away, the agent is restarted meanwhile; nothing is lost and nothing counted twice."""
-    folder = start.folder / "kept"
-    first = start.processor(folder)
-    agent = start.agent(f"127.0.0.1:{first.otlp}")
-    monitor = model(f"127.0.0.1:{agent.ports['GRPC']}", "delta")
-    observe(monitor, 100)
-    assert monitor.flush()
-    wait(lambda: first.feature_counts() == {"x": 100, "city": 100}, "the first counts")
-    first.stop()
-    for i in range(3):
-        observe(monitor, 10, i)
-        assert monitor.flush()  # the agent has it
-    agent.stop()
-    again = start.agent(f"127.0.0.1:{first.otlp}", agent.folder, agent.ports)
-    observe(monitor, 7)
-    wait(monitor.flush, "the agent")
-    second = start.processor(folder, otlp=first.otlp)
-    wait(lambda: second.feature_counts() == {"x": 137, "city": 137}, "what was in the queue", seconds=60)
-    assert again.process.poll() is None
+# What depends on the moment and not on what was recorded.
+MOMENTARY = {"ml_reference_age_seconds", "ml_model_age_seconds", "mlmon_processor_lag_seconds"}
+
+
+@pytest.mark.parametrize("referenced", [True, False])
+def test_delta_and_cumulative_give_the_same_series(start, monkeypatch, profile, wait, referenced):
+    """Side by side through one agent, with a profile (explicit bounds) and without (exponential histograms)."""
+    processor = start.processor()
+    prometheus = start.prometheus(processor)
+    agent = start.agent(f"127.0.0.1:{processor.otlp}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{agent.ports['GRPC']}")
+    names = ("delta", "cumulative")
+    model = {"profile": profile} if referenced else {"profile": "m", "version": "1"}
+    monitors = [Monitor(**model, resource=Resource({"service.name": name}), temporality=name) for name in names]
+    rng, total = np.random.default_rng(1), 0
+    for number in range(5):
+        rows = 2_000 + number
+        values = {"x": rng.normal(0.3, 1, rows), "city": rng.choice(["Rome", "Oslo", "Bonn"], rows)}
+        values["x"][::50] = np.nan
+        when = DAY + 120 * number + np.linspace(0, 90, rows)
+        for monitor in monitors:
+            monitor.observe(values, time=when)
+            assert monitor.flush()
+        total += rows
+    for monitor in monitors:
+        monitor.close()
+
+    def series(name: str) -> dict:
+        found = prometheus.query(f'{{service_name="{name}"}}')
+        kept = [({k: v for k, v in labels.items() if k != "service_name"}, value) for labels, value in found]
+        return {tuple(sorted(labels.items())): value for labels, value in kept if labels["__name__"] not in MOMENTARY}
+
+    counts = 'sum by (service_name) (ml_feature_count_total{ml_feature_name="x"})'
+    wait(lambda: prometheus.by("service_name", counts) == dict.fromkeys(names, total), "the counts")
+    if referenced:
+        alarms = "sum by (service_name) (ml_drift_alarm)"
+        wait(lambda: prometheus.by("service_name", alarms) == dict.fromkeys(names, 2), "the verdicts")  # of x and city
+    wait(lambda: series("delta") == pytest.approx(series("cumulative"), rel=1e-9), "the same series")
+    assert len(series("delta")) > (60 if referenced else 10)

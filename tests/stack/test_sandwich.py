@@ -119,7 +119,8 @@ def sandwich(start, real, backend):
             self.collector = start.collector("sandwich.yaml", **self.addresses)
 
         def start_again(self) -> None:
-            start.collector("sandwich.yaml", self.collector.folder, self.collector.ports, **self.addresses)
+            before = self.collector
+            start.collector("sandwich.yaml", folder=before.folder, ports=before.ports, **self.addresses)
 
         def start_processor(self, folder=None):
             settings = SETTINGS.format(back=self.collector.ports["BACK"])
