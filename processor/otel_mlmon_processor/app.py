@@ -166,12 +166,15 @@ class Processor:
                 rng=rng,
             )
 
+    def _counters(self) -> IngestCounters:
+        return self._ingest.counters() if self._ingest is not None else _NOTHING
+
     def _list_families(self, now: float) -> Iterator[Family]:
-        counters = self._ingest.counters() if self._ingest is not None else _NOTHING
         sending = [exporter.counters() for exporter in self._exporters]
         if self._forwarder is not None:
             sending.append(self._forwarder.counters())
-        return list_families(self._snapshot, counters, sending, now, distribution=self._config.show.distribution)
+        shown = self._config.show.distribution
+        return list_families(self._snapshot, self._counters(), sending, now, distribution=shown)
 
     def _make_context(self, *, required: bool) -> ssl.SSLContext | None:
         """Of TLS over HTTP. Client certificates are not required where /healthz is, which must answer without."""
