@@ -81,7 +81,7 @@ def test_it_shows_models_verdicts_and_how_much(running, status, wait, monkeypatc
     wait(lambda: len(running.samples("ml_drift_alarm")) == 4, "the second verdict")
     done = status(url)
     assert done.returncode == 1  # something has
-    (line,) = [line for line in done.stdout.splitlines() if " bad " in line]
+    (line,) = [line for line in done.stdout.splitlines() if "│ bad " in line]
     said = line.strip("│").split("│")[-1].strip()
     assert said == "wind: missing 0 % -> 25 %; km: mean up 1 sd"
     details = [
