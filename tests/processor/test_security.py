@@ -14,6 +14,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from otel_mlmon_processor import receiver
 from otel_mlmon_processor.app import Processor
 from otel_mlmon_processor.config import ConfigError, read_config
 from otel_mlmon_processor.otlp_http import PROTOBUF
@@ -273,6 +274,28 @@ def test_certificate_key_and_authority_that_are_replaced_count_for_the_next_conn
     assert client.ask(way, ca=stranger.ca, pair=theirs) == LET_IN[way]
     assert is_lost(client.ask(way, ca=old, pair=ours), way)  # another server by now
     assert is_lost(client.ask(way, ca=stranger.ca, pair=ours), way)  # another client
+
+
+def test_a_connection_over_grpc_does_not_outlive_its_certificates_authority_for_long(
+    serve, authority, stranger, monkeypatch, wait
+):
+    monkeypatch.setattr(receiver, "CONNECTION_AGE", 500)  # ms
+    client = serve(tls=as_settings(authority, mutual=True))
+    address = f"127.0.0.1:{client.ports['grpc']}"
+
+    def call(channel):
+        try:
+            channel.unary_unary(EXPORT)(b"", timeout=10)
+        except grpc.RpcError as error:
+            return error.code()
+        return grpc.StatusCode.OK
+
+    with client.channel(address, authority.ca, authority.issue("client")) as channel:
+        assert call(channel) is grpc.StatusCode.OK
+        old = shutil.copy(authority.ca, authority.ca.with_name("old.pem"))
+        shutil.copy(stranger.ca, client.processor._config.tls.client_ca)
+        wait(lambda: call(channel) is grpc.StatusCode.UNAVAILABLE, "the connection to end")
+    assert client.ask("grpc", ca=old, pair=stranger.issue("client")) is grpc.StatusCode.OK
 
 
 @pytest.mark.parametrize("way", PATHS)

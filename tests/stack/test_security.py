@@ -181,7 +181,9 @@ def test_a_prometheus_without_token_or_certificate_is_told_why_and_counted(secur
     shutil.copy(key, folder / "prometheus.key")
     wait(lambda: "EOF" in targets(prometheus), lambda: targets(prometheus))  # asyncio hangs up without a word
     wait(lambda: right.by("mlmon_reason", REFUSED).get("handshake"), "the handshake")
-    for name in ("prometheus.pem", "prometheus.key", "token"):
+    shutil.copy(secured.stranger.ca, folder / "ca.pem")
+    wait(lambda: "unknown authority" in targets(prometheus), lambda: targets(prometheus))
+    for name in ("ca.pem", "prometheus.pem", "prometheus.key", "token"):
         shutil.copy(right.folder / name, folder / name)
     wait(lambda: one(prometheus, "up") == 1, lambda: targets(prometheus))
 
