@@ -140,7 +140,7 @@ def test_an_agent_without_a_token_is_refused(secured, model, wait):
 def test_an_agent_waits_for_its_token(secured, wait):
     """Else it would lose what it has: see agent-tls.yaml."""
     folder = secured.give("agent")
-    log, token = folder / "agent.log", folder / "token"
+    log, token = folder / "collector.log", folder / "token"
     token.unlink()
     with ThreadPoolExecutor(1) as pool:
         started = pool.submit(secured.agent, token=None)
