@@ -332,6 +332,12 @@ METRIC_MLMON_PROCESSOR_EVALUATION_DURATION: Final = Metric(
     "s",
     "Time the last evaluation took.",
 )
+METRIC_MLMON_PROCESSOR_EVALUATION_END: Final = Metric(
+    "mlmon.processor.evaluation.end",
+    "gauge",
+    "s",
+    "When the last evaluation ended, seconds since 1970; all that is exposed of models is from then.",
+)
 METRIC_MLMON_PROCESSOR_MODELS: Final = Metric(
     "mlmon.processor.models",
     "gauge",

@@ -213,7 +213,8 @@ class Processor:
         for view in self._ingest.views():
             profile = self._references.choose(view.key, view.reference_hash, sent)
             models.append(evaluate_model(view, profile, tolerance=tolerance, measures=self._measures))
-        self._snapshot = Snapshot(tuple(models), time.perf_counter() - began, self._references.conflicts)
+        took = time.perf_counter() - began
+        self._snapshot = Snapshot(tuple(models), took, self._references.conflicts, time.time())
         for model in models:
             self._say(model)
         for key in set(self._said) - {model.view.key for model in models}:

@@ -56,3 +56,4 @@ class Snapshot:
     models: tuple[ModelState, ...] = ()
     seconds: float = 0.0  # that the evaluation took
     conflicts: int = 0  # between profiles of the folder
+    end: float = 0.0  # of the evaluation, seconds since 1970

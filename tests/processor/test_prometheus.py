@@ -82,7 +82,7 @@ def counters(**changes) -> IngestCounters:
 
 def expose(models, form="text", *, seconds=0.25, held=None, **options) -> str:
     registry = CollectorRegistry()
-    snapshot = Snapshot(tuple(models), seconds, 1)
+    snapshot = Snapshot(tuple(models), seconds, 1, NOW - 5)
     sending = [SENDING] if held is None else []
     registry.register(SnapshotCollector(lambda: list_families(snapshot, held or counters(), sending, NOW, **options)))
     encode, _ = choose_encoder(ACCEPT[form])
@@ -284,6 +284,7 @@ def test_the_health_of_the_processor_needs_no_model():
     assert value_of(families, "mlmon_processor_dropped_total", mlmon_reason="not_ml") == 7
     assert value_of(families, "mlmon_processor_profile_conflicts_total") == 2  # the fold's and the folder's
     assert value_of(families, "mlmon_processor_evaluation_duration_seconds") == 0.25
+    assert value_of(families, "mlmon_processor_evaluation_end_seconds") == NOW - 5
     place = {"mlmon_purpose": "forward", "mlmon_endpoint": "http://h:4317"}
     assert value_of(families, "mlmon_processor_send_requests_total", mlmon_signal="logs", **place) == 5
     assert value_of(families, "mlmon_processor_send_rejected_total", mlmon_signal="logs", **place) == 2
