@@ -35,6 +35,7 @@ OPERATOR = (
     "opentelemetry-instrumentation-fastapi==0.65b0",
 )
 VICTORIA = "v1.136.23"  # a long-term line; v1.154 needs Go 1.27
+ALERTMANAGER = "v0.31.1"  # the last whose pages are in the module
 NODE = (20, 6)  # or newer
 RESOURCES = {  # modules, and the definition that is wanted of each
     "github.com/prometheus-operator/prometheus-operator@v0.93.0": (
@@ -169,6 +170,16 @@ def build_victoriametrics() -> Path:
     return _install("victoria-metrics", f"github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-metrics@{VICTORIA}")
 
 
+def build_alertmanager() -> Path:
+    """Alertmanager; `amtool` is beside it."""
+    package = "github.com/prometheus/alertmanager/cmd"
+
+    def make(folder: Path) -> Path:
+        programs = [f"{package}/{name}@{ALERTMANAGER}" for name in ("alertmanager", "amtool")]
+        _go(folder, "install", *programs, what="alertmanager")
+        return folder / "bin" / "alertmanager"
+
+    return _keep("alertmanager", f"{package} {ALERTMANAGER}", make)
 def find_node() -> str:
     """The installed Node.js.
 
@@ -238,6 +249,7 @@ PROGRAMS: dict[str, Callable[[], Path]] = {
     "prometheus": build_prometheus,
     "promtool": build_promtool,
     "victoriametrics": build_victoriametrics,
+    "alertmanager": build_alertmanager,
     "node": install_node_modules,
     "operator": install_operator_packages,
     "schemas": download_schemas,
