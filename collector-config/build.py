@@ -180,6 +180,8 @@ def build_alertmanager() -> Path:
         return folder / "bin" / "alertmanager"
 
     return _keep("alertmanager", f"{package} {ALERTMANAGER}", make)
+
+
 def find_node() -> str:
     """The installed Node.js.
 
