@@ -19,6 +19,7 @@ HEADING = re.compile(r"^##+ ([^\n]+)$|^ *```promql\n(.*?)^ *```$", re.MULTILINE 
 DAY = 86_400
 # Alerts of the runbook about faults that this story has not.
 ABSENT = {"MlFeatureUnseen", "MlReferenceAbsent", "MlProcessorDrops", "MlQueueLoses"}
+ABSENT |= {"MlProcessorCannotSend", "MlProcessorSendLoses"}
 
 
 def read_queries(page: str) -> list[tuple[str, str]]:
