@@ -453,7 +453,7 @@ def test_a_retired_model_leaves_no_series(otlp, tmp_path):
 
 
 def export(models, instance="i", **options) -> list[ExportMetricsServiceRequest]:
-    families = list_families(Snapshot(tuple(models), 0.25, 1), counters(**options), [SENDING], NOW)
+    families = list_families(Snapshot(tuple(models), 0.25, 1, NOW - 5), counters(**options), [SENDING], NOW)
     return [ExportMetricsServiceRequest.FromString(body) for body in encode(families, instance, NOW)]
 
 
