@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otel_mlmon.numerics.binning import Floats
 from otel_mlmon.profile.document import Reference
@@ -67,3 +68,23 @@ def format_share(share: float) -> str:
     if 0 < share < 0.0005:
         return "<0.1%"
     return "0" if share == 0 else f"{share:.1%}"
+
+
+def cell_means(reference: Reference, starts: NDArray[np.intp]) -> Floats:
+    """Mean of the reference's values in each coarse cell, shape (starts.size,), as exact as its cells.
+
+    A cell that the reference left empty is at its edge.
+
+    Args:
+        reference: of a number.
+        starts: first cell of each coarse cell.
+    """
+    axis, counts = reference.variable.axis, reference.histogram.counts.astype(np.float64)
+    edges = axis.edges  # type: ignore[union-attr]  # of a number
+    lower = np.maximum(np.append(-np.inf, edges), reference.histogram.min)
+    upper = np.minimum(np.append(edges, np.inf), reference.histogram.max)
+    filled = counts > 0
+    middle = np.where(filled, lower / 2 + upper / 2, np.append(edges, edges[-1]))
+    weights = np.where(filled, counts, 1e-9)
+    means: Floats = np.add.reduceat(middle * weights, starts) / np.add.reduceat(weights, starts)
+    return means

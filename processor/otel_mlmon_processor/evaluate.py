@@ -47,7 +47,7 @@ def evaluate_model(
         tolerance: smallest effect worth hearing of.
         measures: the drift measures to compute.
     """
-    references = {_key_of(r): r for r in profile.references} if profile is not None else {}
+    references = {key_of(r): r for r in profile.references} if profile is not None else {}
     pairs = {
         key: pair for key, counts in view.window.items() if (pair := _pair(references.get(key), counts)) is not None
     }
@@ -70,7 +70,8 @@ def evaluate_model(
     return ModelState(view, profile, MappingProxyType(states), findings_, tolerance, sentence)
 
 
-def _key_of(reference: Reference) -> VariableKey:
+def key_of(reference: Reference) -> VariableKey:
+    """Its name on the wire."""
     role = reference.variable.role
     return VariableKey(role, reference.variable.name if role == "feature" else "")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from otel_mlmon.profile.document import Profile
@@ -107,13 +108,13 @@ class Fold:
         oldest = max(now, self._state.now) - self.settings.retire_ns
         return tuple(key for key, model in self._state.models.items() if model.received >= oldest)
 
-    def capture(self, key: ModelKey) -> Capture:
-        """Copies from which the view of a model can be built while the fold goes on.
+    def capture(self, key: ModelKey, after: Mapping[str, int] = MappingProxyType({})) -> Capture:
+        """Copies from which the view of a model can be built while the fold goes on; `after` as in `views.capture`.
 
         Raises:
             KeyError: the model is not held.
         """
-        return capture(self._state.models[key], self._state.now, self.settings)
+        return capture(self._state.models[key], self._state.now, self.settings, after)
 
     def profiles(self) -> Mapping[ModelKey, tuple[Profile, ...]]:
         """Profiles that came as events, of each model the one created last first."""

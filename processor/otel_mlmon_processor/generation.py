@@ -118,6 +118,14 @@ class Generation:
             for instance, halves in self.halves.items()
         }
 
+    def after(self, window: int) -> tuple[tuple[int, list[Tally]], ...]:
+        """Copies of the windows after `window` up to the last, in order."""
+        return tuple(
+            (number, [tally.copy() for _, tally in sorted(self.windows[number].items(), key=lambda item: item[0])])
+            for number in sorted(self.windows)
+            if window < number <= self.last
+        )
+
     def dump(self) -> list[Any]:
         """As plain values, for the checkpoint."""
         return [

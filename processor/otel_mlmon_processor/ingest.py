@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import grpc
@@ -134,15 +135,18 @@ class Ingest:
         with self._changed:
             self._refused[signal, reason] += 1
 
-    def views(self) -> tuple[ModelView, ...]:
-        """Views of all models. Folding stands still only while the counts of one model are copied."""
+    def views(self, after: Mapping[ModelKey, Mapping[str, int]] = MappingProxyType({})) -> tuple[ModelView, ...]:
+        """Views of all models. Folding stands still only while the counts of one model are copied.
+
+        `after`: by model and profile hash, the window after which windows are wanted one by one.
+        """
         with self._folding:
             keys = self._fold.models(self._clock())
         views = []
         for key in keys:
             with self._folding:
                 try:
-                    captured = self._fold.capture(key)
+                    captured = self._fold.capture(key, after.get(key, {}))
                 except KeyError:  # retired meanwhile
                     continue
             views.append(build(captured))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +13,7 @@ from otel_mlmon_processor.exponential import ExponentialSum
 from otel_mlmon_processor.fold_settings import SECOND, FoldSettings
 from otel_mlmon_processor.layout import CATEGORY, CELLS, EXPONENTIAL, INVALID, SEEN, Slot, Tally
 from otel_mlmon_processor.model import Model, OperationKey
-from otel_mlmon_processor.windows import ModelKey, ModelView, OperationHistogram, VariableCounts, VariableKey
+from otel_mlmon_processor.windows import ModelKey, ModelView, OperationHistogram, VariableCounts, VariableKey, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,18 @@ class Capture:
     others: Mapping[str, int]
     since: int
     total_since: int
+    windows: tuple[tuple[int, list[Tally]], ...]
 
 
-def capture(model: Model, now: int, settings: FoldSettings) -> Capture:
-    """Copy what a view of the model needs."""
+def capture(model: Model, now: int, settings: FoldSettings, after: Mapping[str, int] = MappingProxyType({})) -> Capture:
+    """Copy what a view of the model needs.
+
+    Args:
+        model: which.
+        now: newest time of receipt.
+        settings: how time is cut.
+        after: by profile hash, the window after which windows are wanted one by one; without one none are.
+    """
     shown = model.current(now, settings.idle_ns)
     start = (model.last + 1 - settings.display_windows) * settings.window_ns
     return Capture(
@@ -63,6 +71,7 @@ def capture(model: Model, now: int, settings: FoldSettings) -> Capture:
         {digest: other.points for digest, other in model.generations.items() if other is not shown},
         model.since,
         shown.since if shown else 0,
+        shown.after(after[shown.hash]) if shown and shown.hash in after else (),
     )
 
 
@@ -85,10 +94,30 @@ def build(captured: Capture) -> ModelView:
         info=MappingProxyType(dict(captured.info)),
         dropped=_by_metric(captured.dropped),
         watermark=captured.watermark / SECOND,
+        windows=_Windows(captured.slots, captured.windows),
         others=MappingProxyType(dict(captured.others)),
         since=captured.since / SECOND,
         totals_since=captured.total_since / SECOND,
     )
+
+
+class _Windows(Sequence[Window]):
+    """Windows one by one, each built when asked for."""
+
+    def __init__(self, slots: tuple[Slot, ...], tallies: tuple[tuple[int, list[Tally]], ...]) -> None:
+        self._slots = slots
+        self._tallies = tallies
+
+    def __len__(self) -> int:
+        return len(self._tallies)
+
+    def __getitem__(self, at: Any) -> Any:
+        number, tallies = self._tallies[at]
+        total = Tally()
+        for tally in tallies:
+            tally.unpack()
+            total.add(tally)
+        return Window(number, read_variables(self._slots, total))
 
 
 class _Replicas(Mapping[str, Mapping[VariableKey, VariableCounts]]):

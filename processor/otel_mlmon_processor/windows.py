@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -55,6 +55,13 @@ class VariableCounts:
     exponential: bool = False
 
 
+class Window(NamedTuple):
+    """Counts of each variable in one window; number n is the time (60 n, 60 (n + 1)] in seconds since 1970."""
+
+    number: int
+    variables: Mapping[VariableKey, VariableCounts]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class OperationHistogram:
     """A merged operational histogram over the life of the model, of one set of attributes."""
@@ -82,6 +89,7 @@ class ModelView:
         info: identity attributes of the newest info point (framework, hashes).
         dropped: by metric name and reason, what the recorders said they did not count.
         watermark: event time up to which all live replicas have sent, seconds since 1970.
+        windows: those after the one that was asked for, up to the watermark's, in order; they may be many.
         others: by profile hash, points that were counted with another profile than `reference_hash`; they are in none
             of the counts above.
         since, totals_since: when the counters of the model, and those of `totals`, were zero: the begin of the first
@@ -101,6 +109,7 @@ class ModelView:
     info: Mapping[str, str]
     dropped: Mapping[str, Mapping[str, int]]
     watermark: float = 0.0
+    windows: Sequence[Window] = ()
     others: Mapping[str, int] = field(default_factory=dict)
     since: float = 0.0
     totals_since: float = 0.0

@@ -19,6 +19,11 @@ FAULTS: Final = ("missing", "invalid", "replica")
 REPLICAS: Final = 3
 
 
+def label_of(role: str, name: str) -> str:
+    """How a variable is called: a feature by its name, an output as such."""
+    return name if role == "feature" else f"prediction {role}"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that has changed.
@@ -38,8 +43,8 @@ class Finding:
 
     @property
     def label(self) -> str:
-        """How the variable is called: a feature by its name, an output as such."""
-        return self.name if self.role == "feature" else f"prediction {self.role}"
+        """How the variable is called."""
+        return label_of(self.role, self.name)
 
     def __str__(self) -> str:
         return f"{self.label}: {self.text}"

@@ -1,0 +1,89 @@
+"""What is known of a model's alarms, frozen. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from otel_mlmon_processor.core.verdict import label_of
+from otel_mlmon_processor.windows import VariableKey
+
+Phase = Literal["calibrated", "learning", "provisional", "learnt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A variable of an alarm.
+
+    Args:
+        variable: which.
+        text: what has changed, in words.
+        share: of the alarm.
+        evidence: over what the budget allows.
+        lower: lower bound of the effect D.
+        minutes: that its strongest sign rests on.
+    """
+
+    variable: VariableKey
+    text: str
+    share: float
+    evidence: float
+    lower: float
+    minutes: int
+
+    def __str__(self) -> str:
+        return f"{label_of(*self.variable)}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """An episode.
+
+    Args:
+        raised: when, seconds since 1970.
+        since: beginning of what it rests on.
+        suspects: the largest share first.
+        cleared: when it ended; None while it lasts.
+    """
+
+    raised: float
+    since: float
+    suspects: tuple[Suspect, ...]
+    cleared: float | None = None
+
+    @property
+    def evidence(self) -> float:
+        """Over what the budget allows."""
+        return max(suspect.evidence for suspect in self.suspects)
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmEvent:
+    """An alarm began ("raise"), grew by a variable ("grow") or ended ("clear"), at a time in seconds since 1970."""
+
+    kind: str
+    time: float
+    alarm: Alarm
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AlarmState:
+    """What is known of a model's alarms.
+
+    Args:
+        phase: how it is known what is normal.
+        days: learnt, where it is being learnt.
+        alarm: the one that is on.
+        active: the variables of it that have not calmed down.
+        variables: those that are looked at.
+        raised: alarms in the last 30 days.
+        budget: false alarms allowed in 30 days.
+    """
+
+    phase: Phase
+    days: int
+    alarm: Alarm | None
+    active: frozenset[VariableKey]
+    variables: frozenset[VariableKey]
+    raised: int
+    budget: float
