@@ -17,9 +17,9 @@ from otel_mlmon.numerics.scan import (
     basis_covariance,
     combine,
     deviance,
+    order_statistic,
     project,
     smooth_statistic,
-    surprise,
     weigh,
 )
 from otel_mlmon.numerics.smooth import ORDERS, smooth_basis
@@ -29,6 +29,7 @@ PEAKS: Final = 8
 SLACK, FLOOR = 1.1, 1e-4  # a rate may be so many times the reference's, and so much above
 _RIDGE: Final = 0.05
 _LEAST_FREEDOM: Final = 4.5
+_NEAR: Final = 3.0
 _NONE: Final = 1e-9
 
 
@@ -49,7 +50,8 @@ class Calibration:
         seen: values, valid or not.
         invalid: counts of the rates, (rates,).
         rates: their overdispersion per row, (5, rates).
-        peaks: largest surprise in each block, out of sample, the greatest first: smooth, cells, rates; (3, 5, PEAKS).
+        peaks: largest statistic in each block, out of sample, the greatest first: of one order, of all orders together,
+            twice the deviance over the overdispersion of a cell and of a rate, (4, 5, PEAKS).
         daily: variance of the basis functions' daily means beyond sampling, (4,).
         days: over which that was measured.
     """
@@ -171,7 +173,7 @@ class _AtScale(NamedTuple):
     freedom: float
     cells: Floats
     rates: Floats
-    peaks: tuple[Floats, Floats, Floats]
+    peaks: tuple[Floats, ...]
 
 
 class _Looks(NamedTuple):
@@ -191,9 +193,9 @@ def _fit_scale(known: Expectation, basis: Floats, scale: Scale) -> _AtScale:
     sampling = basis_covariance(basis, known.shares)
     slots = ((known.numbers[ends] - scale.length // 2) // HOUR) % known.slots
     spread, (typical, freedom), smooth = _fit_smooth(_Looks(counts, expected, rows, blocks), basis, sampling[slots])
-    cells, cell_peaks = _fit_counts(_Looks(counts, expected, rows, blocks), typical, freedom, two_sided=True)
-    ratio, rate_peaks = _fit_counts(_Looks(rates, likely, seen, blocks), typical, freedom, two_sided=False)
-    return _AtScale(spread, typical, freedom, cells, ratio, (smooth, cell_peaks, rate_peaks))
+    cells, cell_peaks = _fit_counts(_Looks(counts, expected, rows, blocks), typical, two_sided=True)
+    ratio, rate_peaks = _fit_counts(_Looks(rates, likely, seen, blocks), typical, two_sided=False)
+    return _AtScale(spread, typical, freedom, cells, ratio, (*smooth, cell_peaks, rate_peaks))
 
 
 def _sums(values: Any, ends: NDArray[np.intp], length: int) -> Floats:
@@ -203,8 +205,10 @@ def _sums(values: Any, ends: NDArray[np.intp], length: int) -> Floats:
     return total[ends + 1] - total[ends + 1 - length]
 
 
-def _fit_smooth(looks: _Looks, basis: Floats, sampling: Floats) -> tuple[Floats, tuple[float, float], Floats]:
-    """T, nbar and nu, and the peaks of the surprise.
+def _fit_smooth(
+    looks: _Looks, basis: Floats, sampling: Floats
+) -> tuple[Floats, tuple[float, float], tuple[Floats, Floats]]:
+    """T, nbar and nu, and the peaks of the statistics: of one order, of all.
 
     T = (sum S S' - n C) / sum n^2 over the looks, positive, with a ridge. Each block's Q is by the others' T.
     nu = 2 blocks / the largest relative variance of the blocks' mean squares: few or dependent blocks, heavy tails.
@@ -214,7 +218,7 @@ def _fit_smooth(looks: _Looks, basis: Floats, sampling: Floats) -> tuple[Floats,
     products = np.stack([scores[:, i] * scores[:, j] for i, j in TRIANGLE], axis=1) - rows[:, np.newaxis] * sampling
     sums, squares, total = blocks.sum(products), blocks.sum(rows**2), blocks.sum(rows)
     if not total.sum():
-        return np.zeros(len(TRIANGLE)), (1.0, _LEAST_FREEDOM), np.zeros(PEAKS)
+        return np.zeros(len(TRIANGLE)), (1.0, _LEAST_FREEDOM), (np.zeros(PEAKS), np.zeros(PEAKS))
     typical = float(squares.sum() / total.sum())
     others = _positive(blocks.others(sums) / np.maximum(blocks.others(squares), _NONE)[:, np.newaxis])
     weight = weigh(rows[np.newaxis], np.full((1, 1), typical), np.zeros((1, 1)))
@@ -231,11 +235,12 @@ def _fit_smooth(looks: _Looks, basis: Floats, sampling: Floats) -> tuple[Floats,
     freedom = 2.0 * whole.sum() / max(varied) if len(varied) > 1 else _LEAST_FREEDOM
     freedom = float(np.clip(freedom, _LEAST_FREEDOM, max(held.sum(), _LEAST_FREEDOM)))
     spread = _positive(sums.sum(axis=0, keepdims=True) / squares.sum())[0]
-    return spread, (typical, freedom), _find_peaks(surprise(q[0], np.array(freedom)), blocks)
+    one, _ = order_statistic(projected, weight.rows, covariance)
+    return spread, (typical, freedom), (_find_peaks(one[0], blocks), _find_peaks(q[0], blocks))
 
 
-def _fit_counts(looks: _Looks, typical: float, freedom: float, *, two_sided: bool) -> tuple[Floats, Floats]:
-    """Overdispersion per row of each count, and the peaks of the largest surprise of any."""
+def _fit_counts(looks: _Looks, typical: float, *, two_sided: bool) -> tuple[Floats, Floats]:
+    """Overdispersion per row of each count, and the peaks of the largest deviance of any."""
     counts, expected, rows, blocks = looks
     n = np.maximum(rows, 1)[:, np.newaxis]
     variance = expected - expected**2 / n
@@ -245,10 +250,12 @@ def _fit_counts(looks: _Looks, typical: float, freedom: float, *, two_sided: boo
     factor = 1 + np.maximum(n, typical) * others[blocks.at]
     if not two_sided:
         expected = np.minimum(SLACK * expected + FLOOR * n, n)
-    found = deviance(counts, expected, n) / factor
+    far = (counts - expected) ** 2 > _NEAR * np.maximum(variance, _NONE) * factor  # else their deviance is below _NEAR
     if not two_sided:
-        found = np.where(counts > expected, found, 0.0)
-    return ratio, _find_peaks(surprise(2 * found.max(axis=1, initial=0.0), np.array(freedom)), blocks)
+        far &= counts > expected
+    found = np.zeros(counts.shape)
+    found[far] = deviance(counts[far], expected[far], np.broadcast_to(n, far.shape)[far]) / factor[far]
+    return ratio, _find_peaks(2 * found.max(axis=1, initial=0.0), blocks)
 
 
 def _find_peaks(values: Floats, blocks: Blocks) -> Floats:

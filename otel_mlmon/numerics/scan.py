@@ -15,6 +15,7 @@ from otel_mlmon.numerics.smooth import ORDERS
 # Where the packed lower triangle of a symmetric 4 x 4 matrix has each element, row by row.
 TRIANGLE: Final = tuple((i, j) for i in range(ORDERS) for j in range(i + 1))
 _AT: Final = {pair: k for k, pair in enumerate(TRIANGLE)}
+DIAGONAL: Final = tuple(k for k, (i, j) in enumerate(TRIANGLE) if i == j)
 _TINY: Final = 1e-12
 
 
@@ -71,6 +72,23 @@ def whiten(scores: list[Floats], covariance: list[Floats]) -> list[Floats]:
             rest = rest - factor[i, k] * white[k]
         white.append(rest / factor[i, i])
     return white
+
+
+def order_statistic(scores: list[Floats], rows: Floats, covariance: list[Floats]) -> tuple[Floats, Floats]:
+    """The largest S_j^2 / (n Sigma_jj) of the orders j: mean, spread, skewness, tails.
+
+    A change of one order alone is seen sooner so than among all four.
+
+    Returns:
+        The statistic and its order, (variables, looks) each; 0 where there is no row.
+    """
+    scaled = np.maximum(rows, 1)
+    largest, order = np.zeros(rows.shape), np.zeros(rows.shape)
+    for j, k in enumerate(DIAGONAL):
+        value = scores[j] * scores[j] / (scaled * np.maximum(covariance[k], _TINY))
+        order = np.where(value > largest, float(j), order)
+        largest = np.maximum(largest, value)
+    return largest, order
 
 
 class Weight(NamedTuple):

@@ -12,10 +12,12 @@ from otel_mlmon.numerics.binning import Floats
 from otel_mlmon.numerics.scales import DAY, SCALES
 
 PERIOD_DAYS: Final = 30
-TESTS: Final = ("smooth", "cells", "rates")
+ORDER, SMOOTH, CELLS, RATES, SLOW = "order", "smooth", "cells", "rates", "slow"
+TESTS: Final = (ORDER, SMOOTH, CELLS, RATES)
 # What no reference of some weeks can know (its own errors, the next unusual day) has a share too: thresholds are 5 %
 # higher for it.
-_SHARES: Final = {"smooth": 0.2, "cells": 0.08, "rates": 0.06, "slow": 0.06, "reserve": 0.6}
+_RESERVE: Final = 0.6
+_SHARES: Final = {ORDER: 0.12, SMOOTH: 0.08, CELLS: 0.08, RATES: 0.06, SLOW: 0.06}
 _LEAST: Final = 0.5  # of a variable's equal share, however unimportant it is
 
 
@@ -25,7 +27,7 @@ class Budget:
 
     Args:
         total: of the model.
-        tests: by test, scale and variable, (3, 5, variables).
+        tests: by test, scale and variable, (4, 5, variables).
         slow: of the detector of slow drift, by variable, (variables,).
     """
 
@@ -35,7 +37,7 @@ class Budget:
 
     @property
     def per_look(self) -> Floats:
-        """Of each test at each look, (3, 5, variables)."""
+        """Of each test at each look, (4, 5, variables)."""
         looks = np.array([scale.looks(PERIOD_DAYS * DAY) for scale in SCALES])
         return np.asarray(self.tests / looks[:, np.newaxis])
 
@@ -49,7 +51,7 @@ class Budget:
             for k, name in enumerate(TESTS)
             for s, scale in enumerate(SCALES)
         ]
-        return [*rows, ("slow", "", float(self.slow.sum())), ("reserve", "", self.total * _SHARES["reserve"])]
+        return [*rows, (SLOW, "", float(self.slow.sum())), ("reserve", "", self.total * _RESERVE)]
 
 
 def split_budget(total: float, importances: Sequence[float | None]) -> Budget:
@@ -72,4 +74,4 @@ def split_budget(total: float, importances: Sequence[float | None]) -> Budget:
     weights = _LEAST / size + (1 - _LEAST) * weights
     shares = np.array([_SHARES[name] for name in TESTS]) / len(SCALES)
     tests = total * shares[:, np.newaxis, np.newaxis] * np.ones((1, len(SCALES), 1)) * weights
-    return Budget(total, tests, total * _SHARES["slow"] * weights)
+    return Budget(total, tests, total * _SHARES[SLOW] * weights)

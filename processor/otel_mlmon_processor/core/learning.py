@@ -12,7 +12,8 @@ from otel_mlmon.numerics.binning import Counts, Floats
 from otel_mlmon.numerics.calibration import Calibration, fit_calibration
 from otel_mlmon.numerics.effect import effect, wilson_lower
 from otel_mlmon.numerics.scales import DAY, HOUR
-from otel_mlmon_processor.core.scanner import CELLS, RATES, Hit
+from otel_mlmon_processor.core.budget import CELLS, RATES
+from otel_mlmon_processor.core.scanner import Hit
 
 Phase = Literal["learning", "provisional", "learnt"]
 LEAST_DAYS: Final = 7

@@ -13,12 +13,14 @@ from scipy import special, stats
 from otel_mlmon.numerics.binning import Floats
 from otel_mlmon.numerics.calibration import FLOOR, SLACK, Calibration
 from otel_mlmon.numerics.scales import DAY, SCALES
-from otel_mlmon.numerics.scan import basis_covariance, surprise_inverse
+from otel_mlmon.numerics.scan import basis_covariance, surprise, surprise_inverse
 from otel_mlmon.numerics.season import quantize
 from otel_mlmon.numerics.smooth import ORDERS
 from otel_mlmon_processor.core.budget import PERIOD_DAYS, TESTS, Budget
 
 _OWN: Final = 1.25  # times the largest surprise that the variable's own reference showed
+_FREEDOM: Final = 3.0  # times a variable's own degrees of freedom are the most that those of all others give it
+_NORMAL: Final = 1.5  # a threshold that is so many times that of a normal null is still one of a normal null
 _TAIL: Final = 0.1  # share of all blocks' peaks that are called the tail
 _LEAST_TAIL: Final = 5
 _CHERNOFF: Final = 5.0  # at most so much is an exact tail's -log above Chernoff's bound, where it matters
@@ -35,12 +37,14 @@ class Nulls:
         shares: over all slots, (B, F); rows of the reference, (F,).
         table: (slots, B, F), see `season`.
         sampling: C by slot, (10, F, slots).
-        spread: T, (5, 10, F).
+        heavy: by how much more than that of a normal null the largest sums over four hours vary, >= 1, (F,).
+        spread: T, (5, 10, F); the long scale's heavy tails are the short ones' too, though sampling hides them.
         typical, freedom, doubt: (5, F).
         ratio: rho of the cells, (5, B, F).
         allowed: share of each rate, (R, F).
         rates: rho of the rates, (5, R, F).
-        least: Q, (5, F), and surprises of cells and rates (2, 5, F), from where on there is an alarm.
+        least: statistic of one order and of all from where on there is an alarm, (2, 5, F).
+        surprises: of cells and rates, likewise, (2, 5, F).
         exact: -log of the exact tail of one cell or rate from where on there is an alarm, (2, 5, F).
     """
 
@@ -51,6 +55,7 @@ class Nulls:
     rows: Floats
     table: NDArray[np.int64]
     sampling: Floats
+    heavy: Floats
     spread: Floats
     typical: Floats
     freedom: Floats
@@ -78,10 +83,16 @@ def prepare_nulls(calibrations: Sequence[Calibration], budget: Budget) -> Nulls:
     table = np.stack([_pad(_tile(quantize(c.shares), slots), width, 1) for c in calibrations], axis=-1)
     sampling = np.stack([_tile(basis_covariance(c.basis, c.shares), slots).T for c in calibrations], axis=1)
     typical = np.stack([c.typical for c in calibrations], axis=-1)
-    freedom = np.stack([c.freedom for c in calibrations], axis=-1)
+    own = np.stack([c.freedom for c in calibrations], axis=-1)
+    # Of one variable it is known badly, and those that seem to have light tails by chance would raise false alarms.
+    freedom = np.minimum(np.median(own, axis=-1, keepdims=True), _FREEDOM * own)
     hits, seen = np.stack([c.invalid for c in calibrations], axis=-1), np.array([c.seen for c in calibrations])
     upper = special.betaincinv(hits + 1, np.maximum(seen - hits, 1e-9), 0.95)
     smooth, surprises, exact = _thresholds(calibrations, budget, freedom)
+    normal = stats.chi2.isf(budget.per_look[0, -1] / ORDERS, 1)
+    heavy = np.maximum(smooth[0, -1] / normal / _NORMAL, 1.0)
+    more = np.ones((len(SCALES), 1, len(calibrations)))
+    more[:-1] = heavy
     return Nulls(
         cells=np.array([c.shares.shape[1] for c in calibrations]),
         slots=np.array([c.slots for c in calibrations]),
@@ -90,11 +101,12 @@ def prepare_nulls(calibrations: Sequence[Calibration], budget: Budget) -> Nulls:
         rows=np.array([c.rows.sum() for c in calibrations]),
         table=table,
         sampling=sampling,
-        spread=np.stack([c.spread for c in calibrations], axis=-1),
+        heavy=heavy,
+        spread=np.stack([c.spread for c in calibrations], axis=-1) * more,
         typical=typical,
         freedom=freedom,
         doubt=2 * np.sqrt(2 / freedom) / typical,
-        ratio=np.stack([_pad(c.cells, width, 1) for c in calibrations], axis=-1),
+        ratio=np.stack([_pad(c.cells, width, 1) for c in calibrations], axis=-1) * more,
         allowed=np.minimum(SLACK * upper + FLOOR, 1.0),
         rates=np.stack([c.rates for c in calibrations], axis=-1),
         daily=np.stack([c.daily for c in calibrations], axis=-1),
@@ -116,21 +128,22 @@ def _tile(values: Any, slots: int) -> Any:
 
 
 def _thresholds(calibrations: Sequence[Calibration], budget: Budget, freedom: Floats) -> tuple[Floats, Floats, Floats]:
-    """Q; surprises and exact tails of cells and rates: what theory says, or the reference if that is more."""
+    """Statistics; surprises and exact tails of cells and rates: what theory says, or the reference if that is more."""
     level = budget.per_look
-    seen = _tail_thresholds(calibrations, budget)
-    theory = ORDERS * stats.f.isf(level[0], ORDERS, freedom)
-    smooth = np.maximum(theory, surprise_inverse(seen[0], freedom))
+    seen = _tail_thresholds(calibrations, budget, freedom)
+    one = stats.f.isf(level[0] / ORDERS, 1, freedom)
+    every = ORDERS * stats.f.isf(level[1], ORDERS, freedom)
+    smooth = np.maximum(np.stack([one, every]), surprise_inverse(seen[:2], freedom))
     sizes = (
         np.array([2.0 * c.shares.shape[1] for c in calibrations]),
         np.full(len(calibrations), max(calibrations[0].rates.shape[1], 1)),
     )
-    exact = np.stack([-np.log(level[k + 1] / sizes[k]) for k in range(2)])
-    return smooth, seen[1:], exact
+    exact = np.stack([-np.log(level[k + 2] / sizes[k]) for k in range(2)])
+    return smooth, seen[2:], exact
 
 
-def _tail_thresholds(calibrations: Sequence[Calibration], budget: Budget) -> Floats:
-    """Surprise that the budget allows, as the peaks of all variables' blocks go on: (3, 5, F).
+def _tail_thresholds(calibrations: Sequence[Calibration], budget: Budget, freedom: Floats) -> Floats:
+    """Surprise that the budget allows, as the peaks of all variables' blocks go on: (4, 5, F).
 
     The blocks' largest surprises, each judged by the other blocks, are pooled over the variables. Above their 90 %
     quantile u they are taken to fall as exp(-(x - u) / b), b the mean excess but at least 1 as in theory (peaks over a
@@ -141,11 +154,12 @@ def _tail_thresholds(calibrations: Sequence[Calibration], budget: Budget) -> Flo
     found = np.zeros((len(TESTS), len(SCALES), len(calibrations)))
     for test in range(len(TESTS)):
         for scale in range(len(SCALES)):
-            peaks = np.sort(np.concatenate([c.peaks[test, scale] for c in calibrations]))[::-1]
+            each = surprise(np.stack([c.peaks[test, scale] for c in calibrations], axis=-1), freedom[scale])
+            peaks = np.sort(each, axis=None)[::-1]
             tail = int(np.clip(_TAIL * blocks, min(_LEAST_TAIL, blocks), peaks.size))
             start = peaks[tail - 1]
             excess = max((peaks[:tail].mean() - start) * tail / max(tail - 1, 1), 1.0) * (1 + tail**-0.5)
             allowed = budget.tests[test, scale] / days
-            own = np.array([_OWN * c.peaks[test, scale, 0] for c in calibrations])
+            own = _OWN * each[0]
             found[test, scale] = np.maximum(start + excess * np.log(np.maximum(tail / blocks / allowed, 1.0)), own)
     return found

@@ -11,13 +11,22 @@ from scipy import special
 from otel_mlmon.numerics.binning import Counts, Floats
 from otel_mlmon.numerics.effect import VALUES_PER_CELL, Z95, effect
 from otel_mlmon.numerics.scales import HOUR, Scale
-from otel_mlmon.numerics.scan import cell_statistic, combine, deviance, project, smooth_statistic, surprise, weigh
+from otel_mlmon.numerics.scan import (
+    cell_statistic,
+    combine,
+    deviance,
+    order_statistic,
+    project,
+    smooth_statistic,
+    surprise,
+    weigh,
+)
 from otel_mlmon.numerics.season import UNIT, expect
+from otel_mlmon_processor.core.budget import CELLS, ORDER, RATES, SLOW, SMOOTH
 from otel_mlmon_processor.core.nulls import Nulls
 from otel_mlmon_processor.core.slow import SlowDetector
 from otel_mlmon_processor.core.sums import Sums
 
-SMOOTH, CELLS, RATES, SLOW = "smooth", "cells", "rates", "slow"
 HOLD: Final = 0.5  # of the evidence that raises an alarm is enough to hold it
 _SURE: Final = float(special.ndtr(-Z95))
 _LEAST: Final = 1e-300
@@ -30,7 +39,7 @@ class Hit(NamedTuple):
         window: the last of those it rests on.
         scale: how many windows it rests on.
         variable: its place.
-        test: smooth, cells, rates or slow.
+        test: one of `budget.TESTS`, or SLOW.
         part: the cell, the rate, or the order of the basis function that says most.
         evidence: how surprising over what the budget allows; 1 and more raises an alarm, HOLD and more holds one.
         lower: lower bound of the effect D over the windows.
@@ -122,20 +131,21 @@ class Scanner:
         scores = project(apart, null.basis)
         weight = weigh(rows, typical, doubt)
         covariance = combine(weight, sampling, null.spread[k][..., np.newaxis])
-        q, white = smooth_statistic(scores, rows, covariance)
+        q, _ = smooth_statistic(scores, rows, covariance)
         z = cell_statistic(apart, view.expected, weight, null.ratio[k][..., np.newaxis])
+        one, order = order_statistic(scores, rows, covariance)
         hits: list[Hit] = []
-        least = null.least[k]
-        for f, w in _places(enough & (q >= self._needed * least[:, np.newaxis])):
-            evidence = float(surprise(q[f, w], null.freedom[k, f]) / surprise(least[f], null.freedom[k, f]))
-            part = int(np.argmax([abs(order[f, w]) for order in white]))
-            hits += self._judge(view, (f, w), SMOOTH, part, evidence)
+        for test, statistic, least in zip((ORDER, SMOOTH), (one, q), null.least[:, k], strict=True):
+            for f, w in _places(enough & (statistic >= self._needed * least[:, np.newaxis])):
+                freedom = null.freedom[k, f]
+                evidence = float(surprise(statistic[f, w], freedom) / surprise(least[f], freedom))
+                hits += self._judge(view, (f, w), test, int(order[f, w]), evidence)
         for f, w in _places(enough & (z >= self._needed * null.screen[0, k][:, np.newaxis])):
             hits += self._judge(view, (f, w), CELLS, *self._evidence(view, (f, w), CELLS))
         if self.slow is not None and view.scale.length == HOUR:
             for w in np.flatnonzero((view.ends + 1) % HOUR == 0).tolist():
-                for f, order, evidence in self.slow.advance([s[:, w] for s in scores], rows[:, w]):
-                    hits += self._judge(view, (f, w), SLOW, order, evidence)
+                for f, j, evidence in self.slow.advance([s[:, w] for s in scores], rows[:, w]):
+                    hits += self._judge(view, (f, w), SLOW, j, evidence)
         return hits
 
     def _look_at_rates(self, view: _View) -> list[Hit]:

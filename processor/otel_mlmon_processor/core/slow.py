@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from otel_mlmon.numerics.binning import Floats
-from otel_mlmon.numerics.scan import TRIANGLE
+from otel_mlmon.numerics.scan import DIAGONAL
 from otel_mlmon.numerics.smooth import ORDERS
 from otel_mlmon_processor.core.budget import PERIOD_DAYS, Budget
 from otel_mlmon_processor.core.nulls import Nulls
@@ -21,7 +21,6 @@ LEAST_DAYS: Final = 5
 FACTORS: Final = np.array([1.5, 3.0, 6.0, 12.0, 25.0])
 _HOURLY, _LONG = 3, 4  # scales
 _CLIP: Final = 4.0  # standard deviations of an hour; one wild hour says no more
-_DIAGONAL: Final = [k for k, (i, j) in enumerate(TRIANGLE) if i == j]
 
 
 class SlowDetector:
@@ -38,9 +37,11 @@ class SlowDetector:
         days = np.maximum(nulls.days, 1)
         # The variance of the daily mean is known from few days: its upper bound, not its value.
         sure = (days - 1) / stats.chi2.isf(0.9, np.maximum(days - 1, 1))
-        hourly, long = nulls.spread[_HOURLY, _DIAGONAL], nulls.spread[_LONG, _DIAGONAL]
+        hourly, long = nulls.spread[_HOURLY, list(DIAGONAL)], nulls.spread[_LONG, list(DIAGONAL)]
         self.hourly = hourly
-        self.spread = np.maximum(np.maximum(hourly, 4 * long), 24 * nulls.daily * sure)  # (4, F), of an hour's rows
+        self.spread = np.maximum(
+            np.maximum(hourly, 4 * long), 24 * nulls.daily * sure * nulls.heavy
+        )  # (4, F), of an hour's rows
         self.typical = nulls.typical[_HOURLY]
         total = np.maximum(nulls.rows, 1)
         kappa = 1 + self.typical * self.spread
