@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.numerics.calibration import Calibration
-from otel_mlmon.numerics.scales import DAY
+from otel_mlmon.numerics.scales import DAY, HOUR
 from otel_mlmon.numerics.windows import RATES, REASONS, condense
 from otel_mlmon.profile.document import Profile, Reference
 from otel_mlmon_processor.core.alarm import Alarm, AlarmEvent, AlarmState, Phase, Suspect
 from otel_mlmon_processor.core.budget import split_budget
-from otel_mlmon_processor.core.episodes import Episode, Episodes, Event
+from otel_mlmon_processor.core.episodes import QUIET, Episode, Episodes, Event
 from otel_mlmon_processor.core.learning import Learning
 from otel_mlmon_processor.core.nulls import prepare_nulls
 from otel_mlmon_processor.core.scanner import Hit, Scanner
@@ -77,6 +77,7 @@ class ModelAlarms:
         elif self._references:
             self._learning = self._make_learning()
             self._phase = self._learning.phase
+            self._episodes.quiet = 2 * HOUR  # which is judged by the hour
 
     def _scan(self, calibrations: Sequence[Calibration | None]) -> None:
         """Look for alarms from now on, by these calibrations."""
@@ -93,6 +94,7 @@ class ModelAlarms:
         if before is not None and np.array_equal(used, self._used):
             self._scanner.load(before.dump())
         self._used = used
+        self._episodes.quiet = QUIET
 
     def _make_learning(self) -> Learning:
         size = len(self._references)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from otel_mlmon.numerics.scales import SCALES
 from otel_mlmon_processor.core.scanner import Hit
 
-_QUIET: Final = 15  # windows with enough values in which nothing of a variable is seen any more, at least
+QUIET: Final = 15
 _HOPS: Final = {scale.length: scale.hop for scale in SCALES}
 
 
@@ -35,8 +35,8 @@ class Suspect:
 
     @property
     def patience(self) -> int:
-        """Windows without a hit after which it is over."""
-        return max(_QUIET, 2 * _HOPS[self.scale])
+        """Windows without a hit after which it is over, at least."""
+        return 2 * _HOPS[self.scale]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +81,11 @@ class Episodes:
 
     Args:
         muted: until which window a variable is not listened to, by its place.
+        quiet: windows with enough values without a sign of a variable after which its alarm is over, at least.
     """
 
-    def __init__(self, muted: Mapping[int, int] | None = None) -> None:
-        self.muted = dict(muted or {})
+    def __init__(self, muted: Mapping[int, int] | None = None, *, quiet: int = QUIET) -> None:
+        self.muted, self.quiet = dict(muted or {}), quiet
         self.current: Episode | None = None
         self._active: dict[int, Suspect] = {}
         self._past: dict[int, Suspect] = {}
@@ -117,7 +118,7 @@ class Episodes:
             if suspect.held < window and variable in looked:
                 suspect = replace(suspect, quiet=suspect.quiet + 1)  # noqa: PLW2901
                 self._active[variable] = suspect
-                if suspect.quiet >= suspect.patience:
+                if suspect.quiet >= max(self.quiet, suspect.patience):
                     self._past[variable] = self._active.pop(variable)
         return self._tell(window, fresh=fresh)
 

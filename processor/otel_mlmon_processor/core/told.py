@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.numerics.binning import Floats, NumericAxis
+from otel_mlmon.numerics.binning import OTHER, Floats, NumericAxis
 from otel_mlmon.numerics.drift import Shift
 from otel_mlmon.numerics.windows import RATES as RATE_NAMES
 from otel_mlmon.profile.document import Reference
@@ -22,6 +22,7 @@ _REASONS: Final = {
     FeatureInvalidReason.NAN: QualityMeasure.MISSING,
     "unseen": QualityMeasure.UNSEEN,
 }
+_ALONE: Final = 0.95  # a cell that holds so much of one category is called by it
 _SIDES: Final = {"below": "below the reference's range", "above": "above the reference's range"}
 
 
@@ -38,9 +39,11 @@ def say_hit(hit: Hit, reference: Reference) -> str:
     if isinstance(variable.axis, NumericAxis):
         return say_shift(_shift(reference, before, after))
     at = int(np.abs(after - before).argmax())
-    start = variable.decision[at]
-    alone = np.append(variable.decision, variable.axis.cells)[at + 1] == start + 1
-    name = variable.axis.labels[start] if alone else variable.axis.labels[-2]
+    start, end = [*variable.decision, variable.axis.cells][at : at + 2]
+    held = reference.histogram.counts[start:end]
+    most = int(held.argmax())
+    alone = held[most] >= _ALONE * held.sum()
+    name = variable.axis.labels[start + most] if alone else OTHER
     return say_shift(Shift(category=name, before=float(before[at]), after=float(after[at])))
 
 
