@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -19,6 +19,7 @@ from otel_mlmon.numerics.rates import Rate, count_quality, make_rate, rate_pairs
 from otel_mlmon.profile.document import Profile, Reference
 from otel_mlmon.semconv import DriftMeasure, QualityMeasure
 from otel_mlmon.wording import say_rate, say_shift
+from otel_mlmon_processor.core.alarm import AlarmState
 from otel_mlmon_processor.core.verdict import (
     REPLICAS,
     Finding,
@@ -37,7 +38,12 @@ _EXPLICIT: Final = frozenset(MEASURES)
 
 
 def evaluate_model(
-    view: ModelView, profile: Profile | None, *, tolerance: float, measures: Collection[str] = _EXPLICIT
+    view: ModelView,
+    profile: Profile | None,
+    *,
+    tolerance: float,
+    measures: Collection[str] = _EXPLICIT,
+    alarms: AlarmState | None = None,
 ) -> ModelState:
     """Measure and judge one model.
 
@@ -46,6 +52,7 @@ def evaluate_model(
         profile: its reference; without one there are quality rates and no drift.
         tolerance: smallest effect worth hearing of.
         measures: the drift measures to compute.
+        alarms: what is decided under the budget; None: a variable alarms where it differs over the sliding window.
     """
     references = {key_of(r): r for r in profile.references} if profile is not None else {}
     pairs = {
@@ -64,10 +71,13 @@ def evaluate_model(
             tolerance=tolerance,
             findings=findings,
         )
+        if alarms is not None:
+            looked = key in alarms.variables and view.window[key].seen > 0
+            states[key] = replace(states[key], alarm=key in alarms.active if looked else None)
     findings_ = rank(findings)
     decided = any(state.alarm is not None for state in states.values())
     sentence = say_model(findings_, decided) if profile is not None else "no reference: counts only"
-    return ModelState(view, profile, MappingProxyType(states), findings_, tolerance, sentence)
+    return ModelState(view, profile, MappingProxyType(states), findings_, tolerance, sentence, alarms)
 
 
 def key_of(reference: Reference) -> VariableKey:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from otel_mlmon.numerics.rates import Rate
 from otel_mlmon.profile.document import Profile
+from otel_mlmon_processor.core.alarm import AlarmState
 from otel_mlmon_processor.core.verdict import Finding, ReplicaEffect
 from otel_mlmon_processor.windows import ModelView, VariableKey
 
@@ -18,7 +19,7 @@ class VariableState:
     Args:
         measures: by drift measure; empty where there is no reference or nothing to compare.
         sufficient: whether there are enough values to decide; None where there is no reference.
-        alarm: whether it has changed; None where nothing is decided.
+        alarm: whether it is part of an alarm; None where nothing is decided.
         quality: by quality measure.
         distribution: upper bound and cumulative share of the coarse cells; empty for categories.
         replicas: while there is an alarm, those that differ most from the others.
@@ -34,7 +35,11 @@ class VariableState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelState:
-    """One model: its counts, what was measured, what was found."""
+    """One model: its counts, what was measured, what was found.
+
+    `alarms` is None where windows are not one minute long, or where there is no profile: then a variable alarms where it
+    differs over the sliding window.
+    """
 
     view: ModelView
     profile: Profile | None
@@ -42,6 +47,7 @@ class ModelState:
     findings: tuple[Finding, ...]
     tolerance: float
     sentence: str
+    alarms: AlarmState | None = None
 
     @property
     def rows(self) -> int:
