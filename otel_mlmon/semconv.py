@@ -40,6 +40,7 @@ ML_PRODUCER_INCARNATION: Final = "ml.producer.incarnation"
 
 # What was measured.
 ML_DRIFT_MEASURE: Final = "ml.drift.measure"
+ML_ALARM_STATE: Final = "ml.alarm.state"
 ML_PREDICTION_SIGNAL: Final = "ml.prediction.signal"
 ML_QUALITY_MEASURE: Final = "ml.quality.measure"
 ML_CELL_UPPER_BOUND: Final = "ml.cell.upper_bound"
@@ -54,6 +55,7 @@ MLMON_PURPOSE: Final = "mlmon.purpose"
 
 # Events.
 EVENT_ML_REFERENCE_PROFILE: Final = "ml.reference.profile"
+EVENT_ML_ALARM: Final = "ml.alarm"
 
 # Metrics.
 METRIC_ML_INFERENCE_DURATION: Final = Metric(
@@ -209,14 +211,32 @@ METRIC_ML_PREDICTION_DRIFT: Final = Metric(
 METRIC_ML_DRIFT_EVIDENCE: Final = Metric(
     "ml.drift.evidence",
     "gauge",
-    "{nat}",
-    "How sure the decision is, in units of the alarm budget.",
+    "{threshold}",
+    "How sure the alarm is, over what the budget asks for; 1 and more raises it. Of the variables of an alarm.",
 )
 METRIC_ML_DRIFT_ALARM: Final = Metric(
     "ml.drift.alarm",
     "gauge",
     "{alarm}",
-    "1 while the feature or prediction has changed, 0 while it has not; absent while there is too little data to say.",
+    "1 while the feature or prediction is part of an alarm, 0 while it is not; absent while there is too little data to say.",
+)
+METRIC_ML_ALARM_BUDGET: Final = Metric(
+    "ml.alarm.budget",
+    "gauge",
+    "{alarm}",
+    "False alarms that the model may raise in 30 days; absent where alarms are decided on the sliding window alone.",
+)
+METRIC_ML_ALARM_RAISED: Final = Metric(
+    "ml.alarm.raised",
+    "gauge",
+    "{alarm}",
+    "Alarms that the model has raised in the last 30 days.",
+)
+METRIC_ML_ALARM_LEARNING: Final = Metric(
+    "ml.alarm.learning",
+    "gauge",
+    "{flag}",
+    "1 while what is normal is being learnt from production, 0 once it is known.",
 )
 METRIC_ML_DRIFT_TOLERANCE: Final = Metric(
     "ml.drift.tolerance",
@@ -411,6 +431,14 @@ class DriftMeasure:
     LINF: Final = "linf"
     EFFECT: Final = "effect"
     EFFECT_LOWER: Final = "effect_lower"
+
+
+class AlarmState:
+    """Values of `ml.alarm.state`."""
+
+    RAISE: Final = "raise"
+    GROW: Final = "grow"
+    CLEAR: Final = "clear"
 
 
 class PredictionSignal:

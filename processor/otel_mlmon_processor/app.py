@@ -1,6 +1,6 @@
 """The composition root: which stage hands what to which.
 
-receiver -> ingest (journal, fold) -> views -> evaluate -> snapshot -> /metrics, export
+receiver -> ingest (journal, fold) -> views -> watch (alarms), evaluate -> snapshot -> /metrics, export
                     -> forward
 """
 
@@ -12,12 +12,15 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from otel_mlmon_processor.config import ALWAYS, Config
+from otel_mlmon import semconv
+from otel_mlmon_processor.alarms import MINUTE, AlarmSettings
+from otel_mlmon_processor.config import ALWAYS, Config, ModelAlarmsSection
+from otel_mlmon_processor.core.alarm import AlarmEvent
 from otel_mlmon_processor.evaluate import evaluate_model
 from otel_mlmon_processor.exporters.families import Family, list_families
 from otel_mlmon_processor.exporters.otlp import OtlpExporter
@@ -33,6 +36,7 @@ from otel_mlmon_processor.receiver import Receiver, build_server
 from otel_mlmon_processor.references import References
 from otel_mlmon_processor.security import HANDSHAKE, NO_CERTIFICATE, Tls, Tokens
 from otel_mlmon_processor.snapshot import ModelState, Snapshot
+from otel_mlmon_processor.watch import Watch
 from otel_mlmon_processor.windows import ModelKey
 
 _LOG = logging.getLogger(__name__)
@@ -73,6 +77,7 @@ class Processor:
         self._measures = ALWAYS | set(config.show.measures)
         self._stop = threading.Event()
         self._said: dict[ModelKey, tuple[str, ...]] = {}
+        self._watch: Watch | None = None
         registry = CollectorRegistry()
         registry.register(SnapshotCollector(lambda: self._list_families(time.time())))
         self._tls = Tls(**dict(config.tls)) if config.tls is not None else None
@@ -95,6 +100,8 @@ class Processor:
             )
             self._ingest = Ingest(config.data, settings, forwarding=config.forward is not None)
             self._connect(self._ingest)
+            if config.window.size == MINUTE:
+                self._watch = Watch(config.data, self._alarm_settings, learn=config.alarms.learn, clock=time.monotonic)
             receiver = build_server(self._ingest, config.listen, tls=self._tls, tokens=self._tokens)
             if config.listen_http is not None:
                 application = make_otlp_application(self._ingest, tokens=self._tokens)
@@ -133,6 +140,8 @@ class Processor:
         self._stop.set()
         if self._evaluator.is_alive():
             self._evaluator.join(self._config.shutdown)
+        if self._watch is not None:
+            self._watch.save()
         for sender in (*self._exporters, *([self._forwarder] if self._forwarder is not None else ())):
             sender.stop(self._config.shutdown)
         if self._ingest is not None:
@@ -208,11 +217,15 @@ class Processor:
         began = time.perf_counter()
         self._references.refresh()
         sent = self._ingest.profiles()
-        tolerance = self._config.evaluate.tolerance
-        models = []
-        for view in self._ingest.views():
+        models, watch = [], self._watch
+        for view in self._ingest.views(watch.after() if watch is not None else {}):
             profile = self._references.choose(view.key, view.reference_hash, sent)
-            models.append(evaluate_model(view, profile, tolerance=tolerance, measures=self._measures))
+            alarms, events = watch.look(view, profile) if watch is not None else (None, [])
+            self._tell(view.key, events)
+            tolerance = self._alarm_settings(view.key.model).tolerance
+            models.append(evaluate_model(view, profile, tolerance=tolerance, measures=self._measures, alarms=alarms))
+        if watch is not None:
+            watch.keep({model.view.key for model in models})
         took = time.perf_counter() - began
         self._snapshot = Snapshot(tuple(models), took, self._references.conflicts, time.time())
         for model in models:
@@ -220,6 +233,24 @@ class Processor:
         for key in set(self._said) - {model.view.key for model in models}:
             del self._said[key]
             _LOG.info("model forgotten: %s of %s, silent for long", f"{key.model} {key.version}".strip(), key.service)
+
+    def _alarm_settings(self, model: str) -> AlarmSettings:
+        """What holds for a model."""
+        general, own = self._config.alarms, self._config.alarms.models.get(model, ModelAlarmsSection())
+        return AlarmSettings(
+            budget=general.budget if own.budget is None else own.budget,
+            tolerance=self._config.evaluate.tolerance if own.tolerance is None else own.tolerance,
+            least_rows=general.least_rows if own.least_rows is None else own.least_rows,
+            muted={feature: until.timestamp() for feature, until in own.muted.items()},
+        )
+
+    def _tell(self, key: ModelKey, events: Iterable[AlarmEvent]) -> None:
+        for event in events:
+            name = f"{key.model} {key.version}".strip()
+            level = logging.INFO if event.kind == semconv.AlarmState.CLEAR else logging.WARNING
+            _LOG.log(level, "%s of %s: %s", name, key.service, event.say())
+            for exporter in self._exporters:
+                exporter.tell(key, event)
 
     def _say(self, model: ModelState) -> None:
         """One line for each model that is new, and for each change of what is wrong with it."""

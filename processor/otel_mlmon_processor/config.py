@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import ipaddress
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import urlsplit
@@ -115,6 +116,52 @@ class EvaluateSection(Section):
 
     interval: Duration = 10.0
     tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.005
+
+
+def read_moment(value: Any) -> Any:
+    """The beginning of a date; a time without a zone is UTC."""
+    if isinstance(value, str):
+        value = dt.datetime.fromisoformat(value.replace("Z", "+00:00"))
+    if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+        value = dt.datetime(value.year, value.month, value.day)
+    if not isinstance(value, dt.datetime):
+        raise ValueError("must be a date such as 2026-12-31, or a time in ISO 8601")
+    return value if value.tzinfo else value.replace(tzinfo=dt.timezone.utc)
+
+
+class ModelAlarmsSection(Section):
+    """What holds for one model. muted: until when (a date or a time; UTC) a feature is not listened to."""
+
+    budget: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    tolerance: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    least_rows: Annotated[int | None, Field(ge=0)] = None
+    muted: dict[str, Annotated[dt.datetime, BeforeValidator(read_moment)]] = {}
+
+
+def read_models(plain: Mapping[str, Any]) -> dict[str, ModelAlarmsSection]:
+    """Settings by model."""
+    read = {}
+    for name, settings in plain.items():
+        try:
+            read[name] = ModelAlarmsSection.model_validate(settings)
+        except ValidationError as error:
+            raise ValueError(f"{name}: {'; '.join(_explain(error, ModelAlarmsSection))}") from None
+    return read
+
+
+class AlarmsSection(Section):
+    """Alarms of models whose profile says what is normal from minute to minute.
+
+    budget: false alarms a model may raise in 30 days, all features, predictions and tests together. least_rows: values
+    that a look at a feature must hold. learn: learn what is normal from production, in 7 to 14 days, where the profile
+    does not say it, and alarm until then on what nothing normal could explain alone. models: by name, what differs for
+    it: budget, tolerance, least_rows, and muted features with the date until which they are.
+    """
+
+    budget: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    least_rows: Annotated[int, Field(ge=0)] = 0
+    learn: bool = False
+    models: Annotated[dict[str, Any], AfterValidator(read_models)] = {}
 
 
 class ShowSection(Section):
@@ -261,6 +308,7 @@ class Config(Section):
     profiles: DirectoryPath | None = None
     window: WindowSection = WindowSection()
     evaluate: EvaluateSection = EvaluateSection()
+    alarms: AlarmsSection = AlarmsSection()
     show: ShowSection = ShowSection()
     export: tuple[ExportSection, ...] = ()
     instance: str = ""
@@ -308,11 +356,11 @@ def read_config(path: Path | None, **flags: Any) -> Config:
         raise ConfigError(where + "; ".join(_explain(error))) from None
 
 
-def _explain(error: ValidationError) -> Iterator[str]:
+def _explain(error: ValidationError, section: type[Section] | None = None) -> Iterator[str]:
     for problem in error.errors():
         key = ".".join(map(str, problem["loc"]))
         if problem["type"] == "extra_forbidden":
-            known = _keys(problem["loc"][:-1])
+            known = _keys(problem["loc"][:-1], section or Config)
             near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
             yield f"{key}: no such key; {hint}"
@@ -322,8 +370,7 @@ def _explain(error: ValidationError) -> Iterator[str]:
             yield f"{key}: {message}{got}" if key else message
 
 
-def _keys(path: tuple[int | str, ...]) -> list[str]:
-    section: Any = Config
+def _keys(path: tuple[int | str, ...], section: Any) -> list[str]:
     for part in path:
         if isinstance(part, str):  # a number is a place in a list of sections
             annotation = section.model_fields[part].annotation

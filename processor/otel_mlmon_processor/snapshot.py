@@ -37,8 +37,8 @@ class VariableState:
 class ModelState:
     """One model: its counts, what was measured, what was found.
 
-    `alarms` is None where windows are not one minute long, or where there is no profile: then a variable alarms where it
-    differs over the sliding window.
+    `alarms` is None where windows are not one minute long, or the profile does not say what is normal from minute to
+    minute: then a variable alarms where it differs over the sliding window.
     """
 
     view: ModelView

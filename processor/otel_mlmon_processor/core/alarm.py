@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from otel_mlmon_processor.core.verdict import label_of
 from otel_mlmon_processor.windows import VariableKey
 
+_SAID: Final = {"raise": "alarm", "grow": "the alarm grows", "clear": "the alarm is over"}
 Phase = Literal["calibrated", "learning", "provisional", "learnt"]
 
 
@@ -64,6 +65,10 @@ class AlarmEvent:
     kind: str
     time: float
     alarm: Alarm
+
+    def say(self) -> str:
+        """In one line."""
+        return f"{_SAID[self.kind]}: {'; '.join(map(str, self.alarm.suspects))}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

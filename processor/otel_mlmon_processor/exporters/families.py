@@ -103,6 +103,10 @@ def _model_families(models: Sequence[ModelState], now: float) -> Iterator[Family
     yield Family(semconv.METRIC_ML_MODEL_INFO, info)
     yield each(semconv.METRIC_ML_MODEL_REPLICAS, lambda m: m.view.active_replicas)
     yield each(semconv.METRIC_ML_DRIFT_TOLERANCE, lambda m: m.tolerance)
+    yield each(semconv.METRIC_ML_ALARM_BUDGET, lambda m: m.alarms.budget if m.alarms else None)
+    yield each(semconv.METRIC_ML_ALARM_RAISED, lambda m: m.alarms.raised if m.alarms else None)
+    learning = ("learning", "provisional")
+    yield each(semconv.METRIC_ML_ALARM_LEARNING, lambda m: int(m.alarms.phase in learning) if m.alarms else None)
     yield each(semconv.METRIC_ML_REFERENCE_ROWS, lambda m: m.profile.rows if m.profile else None)
     yield each(semconv.METRIC_ML_REFERENCE_AGE, lambda m: _age(m.profile.created, now) if m.profile else None)
     yield each(semconv.METRIC_ML_MODEL_AGE, lambda m: _age(m.profile.trained, now) if m.profile else None)
@@ -147,6 +151,13 @@ def _variable_families(models: Sequence[ModelState], distribution: bool) -> Iter
         )
     decided = [Sample(m, names, int(bool(s.alarm))) for m, names, s in variables if s.alarm is not None]
     yield Family(semconv.METRIC_ML_DRIFT_ALARM, decided)
+    evidence = [
+        Sample(model.view.key, _name_variable(suspect.variable), suspect.evidence)
+        for model in models
+        if model.alarms is not None and model.alarms.alarm is not None
+        for suspect in model.alarms.alarm.suspects
+    ]
+    yield Family(semconv.METRIC_ML_DRIFT_EVIDENCE, evidence)
     waiting = [Sample(m, names, 1) for m, names, s in variables if s.sufficient is False and s.alarm is None]
     yield Family(semconv.METRIC_ML_DRIFT_INSUFFICIENT, waiting)
     apart = [Sample(m, {**ns, SERVICE_INSTANCE: r.replica}, r.lower) for m, ns, s in variables for r in s.replicas]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_INFO, SEVERITY_NUMBER_WARN
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     AGGREGATION_TEMPORALITY_CUMULATIVE,
     HistogramDataPoint,
@@ -19,12 +22,14 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from otel_mlmon import semconv
-from otel_mlmon_processor.exporters.families import Family, Sample, name_service
+from otel_mlmon_processor.core.alarm import AlarmEvent
+from otel_mlmon_processor.exporters.families import Family, Sample, name_model, name_service
 from otel_mlmon_processor.otlp_client import AGENT, Client, UnsentError
 from otel_mlmon_processor.points import SERVICE_INSTANCE, SERVICE_NAME
 from otel_mlmon_processor.sending import SendingCounters, SendingTally, back_off
 from otel_mlmon_processor.windows import ModelKey, OperationHistogram
 
+EVENTS: Final = 1_000  # that wait at most
 REQUEST_BYTES: Final = 3 << 20  # gRPC receives 4 MiB by default
 SCOPE: Final = "otel_mlmon_processor"
 SERVICE: Final = "otel-mlmon-processor"
@@ -55,6 +60,29 @@ def encode(families: Iterable[Family], instance: str, now: float) -> Iterator[by
             request.add(family.metric, sample, time)
     if request.size:
         yield request.message.SerializeToString()
+
+
+def encode_events(events: Iterable[tuple[ModelKey, AlarmEvent]], instance: str, now: float) -> bytes:
+    """A request of log records, one for each event: when, of which model, and what it says."""
+    request = ExportLogsServiceRequest()
+    for key, event in events:
+        resource = request.resource_logs.add()
+        service = _service(key)
+        names = {SERVICE_NAME: UNKNOWN, **(name_service(service) if service else {}), SERVICE_INSTANCE: instance}
+        _annotate(resource.resource.attributes, names)
+        scope = resource.scope_logs.add()
+        scope.scope.name, scope.scope.version = SCOPE, AGENT.partition("/")[2]
+        over = event.kind == semconv.AlarmState.CLEAR
+        record = scope.log_records.add(
+            event_name=semconv.EVENT_ML_ALARM,
+            time_unix_nano=round(event.time * 1e9),
+            observed_time_unix_nano=round(now * 1e9),
+            severity_number=SEVERITY_NUMBER_INFO if over else SEVERITY_NUMBER_WARN,
+            severity_text="INFO" if over else "WARN",
+        )
+        record.body.string_value = event.say()
+        _annotate(record.attributes, {**name_model(key), semconv.ML_ALARM_STATE: event.kind})
+    return request.SerializeToString()
 
 
 class _Request:
@@ -156,6 +184,7 @@ class OtlpExporter:
         self._tally = SendingTally(semconv.MonPurpose.EXPORT, endpoint)
         self._arrived = clock()  # moment of what was last acknowledged whole
         self._failures = 0  # in a row
+        self._events: deque[tuple[ModelKey, AlarmEvent]] = deque(maxlen=EVENTS)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlmon-export", daemon=True)
 
@@ -169,6 +198,12 @@ class OtlpExporter:
         if self._thread.is_alive():
             self._thread.join(timeout)
         self._client.close()
+
+    def tell(self, key: ModelKey, event: AlarmEvent) -> None:
+        """Send an event with the next export, and until it is acknowledged; of many the newest are kept."""
+        if len(self._events) == EVENTS:
+            self._tally.drop(semconv.MonSignal.LOGS, "full")
+        self._events.append((key, event))
 
     def counters(self) -> SendingCounters:
         """What became of the exports."""
@@ -185,8 +220,9 @@ class OtlpExporter:
         """Seconds until the next export."""
         now = self._clock()
         try:
+            self._send_events(now)
             for body in encode(self._families(now), self._instance, now):
-                self._send(body)
+                self._send(semconv.MonSignal.METRICS, body)
         except UnsentError as error:
             self._failures += 1
             self._tally.fail(semconv.MonSignal.METRICS, error.reason)
@@ -202,8 +238,23 @@ class OtlpExporter:
         self._arrived, self._failures = now, 0
         return min(max(now + self._interval - self._clock(), 0.0), self._interval)
 
-    def _send(self, body: bytes) -> None:
-        rejected, message = self._client.send(semconv.MonSignal.METRICS, body)
-        self._tally.acknowledge(semconv.MonSignal.METRICS, rejected)
+    def _send_events(self, now: float) -> None:
+        """Those that wait. An endpoint that takes no logs is no reason to keep the metrics from it."""
+        waiting = list(self._events)
+        if not waiting:
+            return
+        try:
+            self._send(semconv.MonSignal.LOGS, encode_events(waiting, self._instance, now))
+        except UnsentError as error:
+            if error.passing:
+                raise
+            self._tally.fail(semconv.MonSignal.LOGS, error.reason)
+            _LOG.warning("%s takes no events: %s", self._endpoint, error)
+        for _ in waiting:
+            self._events.popleft()
+
+    def _send(self, signal: str, body: bytes) -> None:
+        rejected, message = self._client.send(signal, body)
+        self._tally.acknowledge(signal, rejected)
         if rejected:
             _LOG.warning("%s did not take %d points: %s", self._endpoint, rejected, message)

@@ -1,0 +1,124 @@
+"""Alarms under the budget, through a real processor: from rows to /metrics, over restarts; and what is kept on disk."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+from otel_mlmon_processor.alarm_store import AlarmStore
+from otel_mlmon_processor.alarms import AlarmSettings
+from otel_mlmon_processor.watch import SAVED, Watch
+from otel_mlmon_processor.windows import ModelKey
+
+from otel_mlmon import Monitor, Profile
+
+DAY = 1_735_689_600.0  # 1 January 2025, UTC
+ROWS = 100
+
+
+def make_rows(rng, minutes: int, start: float, mean: float = 0.0) -> pd.DataFrame:
+    time = start + 60 * np.repeat(np.arange(minutes), ROWS) + 30.0
+    x, y = rng.normal(mean, 1, time.size), rng.normal(size=time.size)
+    return pd.DataFrame({"x": x, "y": y, "time": time})
+
+
+@pytest.fixture(scope="module")
+def profile():
+    rows = make_rows(np.random.default_rng(70), 1_000, DAY - 60_000)
+    return Profile.build(rows, model="m", version="1", time_column="time")
+
+
+@pytest.mark.server
+def test_an_alarm_is_raised_shown_kept_over_a_restart_and_cleared(real, profile, wait, monkeypatch, tmp_path):
+    rng = np.random.default_rng(71)
+    settings = "evaluate: {interval: 50ms}\nalarms: {budget: 2, models: {m: {tolerance: 0.01}}}\n"
+    first = real.Processor(tmp_path, settings=settings)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{first.otlp}")
+    monitor = Monitor(profile)
+
+    def send(minutes: int, start: int, mean: float = 0.0) -> None:
+        for minute in range(start, start + minutes):
+            rows = make_rows(rng, 1, DAY + 60 * minute, mean)
+            monitor.observe(rows[["x", "y"]], time=DAY + 60 * minute + 30)
+        assert monitor.flush()
+
+    def on(server) -> dict[str, float]:
+        return {labels["ml_feature_name"]: value for labels, value in server.samples("ml_drift_alarm")}
+
+    def of(server, name: str) -> float | None:
+        return next((value for _, value in server.samples(name)), None)
+
+    send(60, 0)
+    wait(lambda: on(first) == {"x": 0, "y": 0}, "nothing")
+    assert (of(first, "ml_alarm_budget"), of(first, "ml_alarm_raised"), of(first, "ml_alarm_learning")) == (2, 0, 0)
+    send(10, 60, mean=0.8)
+    wait(lambda: on(first) == {"x": 1, "y": 0}, "the alarm")
+    assert of(first, "ml_drift_evidence") >= 1
+    assert of(first, "ml_alarm_raised") == 1
+    first.stop()
+    assert "m 1 of unknown_service" in first.log.read_text()
+    assert "alarm: x: mean up 0." in first.log.read_text()
+
+    second = real.Processor(tmp_path, settings=settings, otlp=first.otlp)
+    wait(lambda: on(second) == {"x": 1, "y": 0}, "the alarm after a restart")
+    assert of(second, "ml_alarm_raised") == 1
+    send(60, 70)
+    wait(lambda: on(second) == {"x": 0, "y": 0}, "the end of it")
+    assert of(second, "ml_alarm_raised") == 1
+    assert of(second, "ml_drift_evidence") is None
+    monitor.close()
+    second.stop()
+    assert second.log.read_text().count(": alarm: ") == 1  # it was not raised again
+    assert "the alarm is over: x: mean up 0." in second.log.read_text()
+
+
+@pytest.mark.server
+def test_a_profile_without_times_alarms_on_the_sliding_window(real, wait, monkeypatch, tmp_path):
+    rng = np.random.default_rng(72)
+    plain = Profile.build({"x": rng.normal(size=5_000)}, model="m")
+    server = real.Processor(tmp_path)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.otlp}")
+    monitor = Monitor(plain)
+    monitor.observe({"x": rng.normal(1, 1, 1_000)}, time=DAY)
+    assert monitor.flush()
+    wait(lambda: [v for _, v in server.samples("ml_drift_alarm")] == [1], "the verdict")
+    assert server.samples("ml_alarm_budget") == []
+    monitor.close()
+    server.stop()
+
+
+def test_the_state_is_saved_after_an_event_and_from_time_to_time(tmp_path, profile, views):
+    now = [0.0]
+    watch = Watch(tmp_path, lambda model: AlarmSettings(), learn=False, clock=lambda: now[0])
+    view = views.view(profile, {"x": np.zeros(10), "y": np.zeros(10)})
+    state, events = watch.look(view, profile)
+    assert (state.phase, events) == ("calibrated", [])
+    watch.keep({view.key})
+    assert AlarmStore(tmp_path).load() == {}
+    now[0] = SAVED
+    watch.keep({view.key})
+    (name,) = AlarmStore(tmp_path).load()
+    assert profile.hash in name
+    assert watch.after() == {view.key: {profile.hash: -2}}
+    watch.keep({ModelKey("", "", "", "other", "")})
+    assert watch.after() == {}
+
+
+def test_a_broken_file_is_put_aside_and_said(tmp_path, caplog):
+    store = AlarmStore(tmp_path)
+    store.save({"m": {"next": 3}})
+    assert store.load() == {"m": {"next": 3}}
+    (tmp_path / "alarms.state").write_bytes(b"broken")
+    with caplog.at_level(logging.ERROR):
+        assert store.load() == {}
+    assert "alarms begin anew" in caplog.text
+    assert (tmp_path / "alarms.broken").read_bytes() == b"broken"
+
+
+def test_a_disk_that_is_full_ends_nothing(tmp_path, profile, caplog):
+    watch = Watch(tmp_path / "gone", lambda model: AlarmSettings(), learn=False, clock=lambda: 0.0)
+    with caplog.at_level(logging.ERROR):
+        watch.save()
+    assert "the alarms' state cannot be saved" in caplog.text
