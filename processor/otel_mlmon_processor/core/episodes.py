@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from otel_mlmon.numerics.scales import SCALES
+from otel_mlmon_processor.core.budget import SLOW
 from otel_mlmon_processor.core.scanner import Hit
 
 QUIET: Final = 15
@@ -168,13 +169,18 @@ def _follow(before: Suspect | None, hits: Sequence[Hit], window: int) -> Suspect
             return None
         best = max(strong, key=lambda hit: hit.evidence)
         since = min(hit.window - hit.scale + 1 for hit in strong)
-        return Suspect(best.variable, best, since, window, min(hit.scale for hit in strong))
-    holding = [*strong, *(hit for hit in hits if hit.scale <= before.scale)]
+        return Suspect(best.variable, best, since, window, min(map(_scale, strong)))
+    holding = [*strong, *(hit for hit in hits if _scale(hit) <= before.scale)]
     if not holding:
         return before
     best = max([before.hit, *holding], key=lambda hit: hit.evidence)
-    scale = max([before.scale, *(hit.scale for hit in strong)])
+    scale = max([before.scale, *map(_scale, strong)])
     return replace(before, hit=best, held=window, scale=scale, quiet=0)
+
+
+def _scale(hit: Hit) -> int:
+    """Windows that a hit speaks of; slow drift is looked at once an hour and known from many."""
+    return SCALES[-1].length if hit.test == SLOW else hit.scale
 
 
 def _plain(suspect: Suspect) -> list[Any]:

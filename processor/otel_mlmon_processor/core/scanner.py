@@ -204,11 +204,11 @@ class Scanner:
         counts, expected = view.counts[used, f, w], view.expected[used, f, w]
         # The expected shares are known from the reference's rows at these hours.
         known = self.nulls.rows[f] * min(1.0, (view.scale.length / HOUR + 1) / self.nulls.slots[f])
-        lower = float(effect(counts, expected * (known / max(expected.sum(), 1.0))).lower)
-        if not lower > self.tolerance:
+        estimate, lower = effect(counts, expected * (known / max(expected.sum(), 1.0)))
+        if not (estimate if self.held[f] else lower) > self.tolerance:
             return []
         both = tuple(counts.tolist()), tuple(expected.tolist())
-        return [Hit(int(view.ends[w]), view.scale.length, f, test, part, evidence, lower, *both)]
+        return [Hit(int(view.ends[w]), view.scale.length, f, test, part, evidence, float(lower), *both)]
 
     def dump(self) -> list[Any]:
         """As plain values, for the checkpoint."""

@@ -20,7 +20,8 @@ from otel_mlmon_processor.core.nulls import Nulls
 LEAST_DAYS: Final = 5
 FACTORS: Final = np.array([1.5, 3.0, 6.0, 12.0, 25.0])
 _HOURLY, _LONG = 3, 4  # scales
-_CLIP: Final = 4.0  # standard deviations of an hour; one wild hour says no more
+_AFTER: Final = 0.75  # of the threshold is left of log M after an alarm: enough to hold it, not to raise it again
+_CLIP: Final = 4.0  # standard deviations of an hour; a wilder one says no more
 
 
 class SlowDetector:
@@ -38,7 +39,7 @@ class SlowDetector:
         # The variance of the daily mean is known from few days: its upper bound, not its value.
         sure = (days - 1) / stats.chi2.isf(0.9, np.maximum(days - 1, 1))
         hourly, long = nulls.spread[_HOURLY, list(DIAGONAL)], nulls.spread[_LONG, list(DIAGONAL)]
-        self.hourly = hourly
+        self.hourly = hourly / nulls.heavy  # without what the tails add: one wild day says no more than a lively one
         self.spread = np.maximum(
             np.maximum(hourly, 4 * long), 24 * nulls.daily * sure * nulls.heavy
         )  # (4, F), of an hour's rows
@@ -68,14 +69,14 @@ class SlowDetector:
         s = np.clip(s, -reach, reach)
         kappa = 1 + n * self.spread
         step = (self.theta - self.tau) * self.signs * s - rows * (self.theta**2 - self.tau**2) / 2
-        self.level = np.logaddexp(self.level, 0.0) + step / kappa
-        mixed = np.log(np.exp(np.minimum(self.level, 500.0)).mean(axis=0))  # (2, 4, F)
+        self.level = np.where(rows > 0, np.logaddexp(self.level, 0.0) + step / kappa, self.level)
+        mixed = np.log(np.maximum(np.exp(np.minimum(self.level, 500.0)).mean(axis=0), 1e-300))  # (2, 4, F)
         for f in np.flatnonzero((mixed.max(axis=(0, 1)) >= self.least / 2) & self.usable & (rows > 0)).tolist():
             order = int(mixed[..., f].max(axis=0).argmax())
             evidence = float(mixed[..., f].max() / self.least[f])
             yield f, order, evidence
             if evidence >= 1:
-                self.level[..., f] = np.minimum(self.level[..., f], self.least[f])
+                self.level[..., f] = np.minimum(self.level[..., f], _AFTER * self.least[f])
 
     def dump(self) -> Any:
         """As plain values."""

@@ -46,10 +46,9 @@ class Sums:
         if self.next is not None and start < self.next:
             raise ValueError(f"windows must come in order: {start} after {self.next - 1}")
         if self.next is not None and start > self.next:
-            gap = min(start - self.next, 2 * SCALES[-1].length)
-            empty = np.zeros((*self.shape, gap), dtype=np.int64)
-            for k in range(len(SCALES)):
-                self._add(k, np.arange(start - gap, start), empty)
+            gap = min(start - self.next, 2 * SCALES[-1].length)  # after that, all sums are 0
+            windows = np.concatenate([np.zeros((*self.shape, gap), dtype=np.int64), windows], axis=-1)
+            start -= gap
         numbers = np.arange(start, start + windows.shape[-1])
         self.next = start + numbers.size
         for k in range(len(SCALES)):
