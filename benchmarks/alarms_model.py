@@ -69,33 +69,31 @@ def make_scanner(calibrations: list[Calibration], budget: float = 1.0) -> tuple[
 
 
 def scan(scanner: Scanner, model: Model, *, until: int | None = None, only: int | None = None) -> list[Any]:
-    """Events of the episodes; with `only` it ends when that feature is part of one."""
+    """Events of the episodes; with `only` it ends when that feature is part of one.
+
+    Many windows at a time while nothing is found, else one by one as the processor does: the bits are the same.
+    """
     episodes, events = Episodes(), []
     end = model.counts.shape[2] if until is None else model.cut + until
-    for at in range(model.cut, end, CHUNK):
-        part = slice(at, min(at + CHUNK, end))
-        held = scanner.held.copy()
-        saved = scanner.dump() if held.any() else None
-        values = model.counts[..., part].astype(np.int64), model.missing[..., part], model.seen[..., part]
-        hits = scanner.advance(START + at, *values)
-        if hits or saved is not None:  # something is going on: window by window, as the processor does
-            events += _step(scanner, episodes, hits, model, part)
-        if only is not None and any(s.variable == only for e in events for s in e.episode.suspects):
-            break
+    for start in range(model.cut, end, CHUNK):
+        part = slice(start, min(start + CHUNK, end))
+        before = scanner.dump()
+        if not scanner.held.any() and not _advance(scanner, model, part):
+            continue
+        scanner.load(before)
+        for at in range(part.start, part.stop):
+            hits = _advance(scanner, model, slice(at, at + 1))
+            events += episodes.advance(START + at, hits, np.flatnonzero(model.seen[:, at]).tolist())
+            scanner.held[:] = False
+            scanner.held[list(episodes.held)] = True
+            if only is not None and any(s.variable == only for e in events for s in e.episode.suspects):
+                return events
     return events
 
 
-def _step(scanner: Scanner, episodes: Episodes, hits: list[Any], model: Model, part: slice) -> list[Any]:
-    by_window: dict[int, list[Any]] = {}
-    for hit in hits:
-        by_window.setdefault(hit.window, []).append(hit)
-    events = []
-    for at in range(part.start, part.stop):
-        looked = np.flatnonzero(model.seen[:, at]).tolist()
-        events += episodes.advance(START + at, by_window.get(START + at, []), looked)
-    scanner.held[:] = False
-    scanner.held[list(episodes.held)] = True
-    return events
+def _advance(scanner: Scanner, model: Model, part: slice) -> list[Any]:
+    values = model.counts[..., part].astype(np.int64), model.missing[..., part], model.seen[..., part]
+    return scanner.advance(START + part.start, *values)
 
 
 def run_null(

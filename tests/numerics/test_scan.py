@@ -76,7 +76,7 @@ def test_whitening_is_that_of_cholesky():
 
 def test_the_basis_is_orthonormal_and_its_constant_directions_do_no_harm():
     assert BASIS.T @ (SHARES[:, None] * BASIS) == pytest.approx(np.eye(4), abs=1e-12)
-    assert (SHARES @ BASIS) == pytest.approx(np.zeros(4), abs=1e-12)
+    assert pytest.approx(np.zeros(4), abs=1e-12) == (SHARES @ BASIS)
     two = smooth_basis([0.25, 0.75])
     assert two[:, 0] == pytest.approx([-(3**0.5), 3**-0.5])
     assert not two[:, 1:].any()

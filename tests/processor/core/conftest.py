@@ -34,7 +34,7 @@ class Stream:
 
 
 def make_stream(seed, windows, rows, *, features=3, wander=0.04, season=0.0, session=1, mean=0.0, missing=0.0):
-    """Normal values in equal cells; `rows`, `mean`, `missing` are numbers or arrays (windows,); sessions of alike rows."""
+    """Normal values in equal cells, in sessions of alike rows; `rows`, `mean`, `missing`: numbers, or by window."""
     rng = np.random.default_rng(seed)
     keep = np.exp(-1 / 60)
     edges = ndtri(np.arange(1, CELLS) / CELLS)
