@@ -47,11 +47,12 @@ class Learning:
         self._hour: list[Counts] = []
         self._at: int | None = None  # hour that is being filled
         self._good: dict[int, int] = {}  # hours learnt by day
+        self._today = -1
 
     @property
     def days(self) -> int:
-        """Days that were learnt."""
-        return sum(hours >= _HOURS for hours in self._good.values())
+        """Days that are over and were learnt."""
+        return sum(hours >= _HOURS for day, hours in self._good.items() if day < self._today)
 
     @property
     def phase(self) -> Phase:
@@ -73,6 +74,7 @@ class Learning:
         hits: list[Hit] = []
         if self._at is not None and window // HOUR != self._at:
             hits = self._finish()
+        self._today = max(self._today, window // DAY)
         if self.phase == "learnt":
             return hits
         if self._at is None:
@@ -95,7 +97,7 @@ class Learning:
         broken = sorted({hit.variable for hit in hits})
         self.refused[broken] += 1
         block[:, broken] = 0
-        if total[-1].any() and len(broken) < len(self.cells) / 2:
+        if total[-1].any() and 2 * len(broken) <= len(self.cells):  # else it is no time to learn from
             self._hours.append((first, block.astype(np.uint32)))
             day = first // DAY
             self._good[day] = self._good.get(day, 0) + 1
@@ -154,6 +156,7 @@ class Learning:
             "hour": self._hour,
             "at": self._at,
             "good": list(self._good.items()),
+            "today": self._today,
         }
 
     def load(self, plain: dict[str, Any]) -> None:
@@ -161,3 +164,4 @@ class Learning:
         self.reference, self.allowed, self.refused = plain["reference"], plain["allowed"], plain["refused"]
         self._hours = [(first, block) for first, block in plain["hours"]]
         self._hour, self._at, self._good = list(plain["hour"]), plain["at"], dict(plain["good"])
+        self._today = plain["today"]
