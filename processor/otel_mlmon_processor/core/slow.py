@@ -29,6 +29,8 @@ class SlowDetector:
 
         M <- (M + 1) exp{[(theta - tau) S - n (theta^2 - tau^2) / 2] / kappa}
 
+    Of a variable whose days have heavy tails a day counts for half an alarm at most.
+
     Where the mean is within tau of the reference's, no M is expected to grow by more than 1 an hour, so that M >= A
     occurs once in A hours at most. kappa is the ratio of the variance of sums over hours and days to that of sampling.
     """
@@ -51,6 +53,8 @@ class SlowDetector:
         self.level = np.full((FACTORS.size, 2, ORDERS, size), -np.inf)  # log M
         looks = PERIOD_DAYS * 24
         self.least = np.log(looks * 2 * ORDERS / budget.slow)
+        self.most = np.where(nulls.heavy > 1, self.least / 2, np.inf)  # that log M grows in a day
+        self.morning, self.hours = self.level, 0
         self.signs = np.array([1.0, -1.0])[:, np.newaxis, np.newaxis]
         self.usable = nulls.days >= LEAST_DAYS
 
@@ -69,7 +73,11 @@ class SlowDetector:
         s = np.clip(s, -reach, reach)
         kappa = 1 + n * self.spread
         step = (self.theta - self.tau) * self.signs * s - rows * (self.theta**2 - self.tau**2) / 2
-        self.level = np.where(rows > 0, np.logaddexp(self.level, 0.0) + step / kappa, self.level)
+        if self.hours % 24 == 0:
+            self.morning = np.maximum(self.level, 0.0)
+        self.hours += 1
+        grown = np.minimum(np.logaddexp(self.level, 0.0) + step / kappa, self.morning + self.most)
+        self.level = np.where(rows > 0, grown, self.level)
         mixed = np.log(np.maximum(np.exp(np.minimum(self.level, 500.0)).mean(axis=0), 1e-300))  # (2, 4, F)
         for f in np.flatnonzero((mixed.max(axis=(0, 1)) >= self.least / 2) & self.usable & (rows > 0)).tolist():
             order = int(mixed[..., f].max(axis=0).argmax())
@@ -80,8 +88,8 @@ class SlowDetector:
 
     def dump(self) -> Any:
         """As plain values."""
-        return self.level
+        return [self.level, self.morning, self.hours]
 
     def load(self, plain: Any) -> None:
         """What `dump` gave."""
-        self.level = np.array(plain)
+        self.level, self.morning, self.hours = np.array(plain[0]), np.array(plain[1]), plain[2]

@@ -89,3 +89,25 @@ def test_it_goes_on_from_a_dump(streams):
     for scores, rows in hours[5:]:
         assert list(one.advance(scores, rows)) == list(other.advance(scores, rows))
     assert one.level == pytest.approx(other.level, rel=0)
+
+
+def test_where_days_are_wild_one_day_is_not_enough(streams):
+    """Student's t with 3 degrees of freedom: a level of the 14 days says little about the next one."""
+    days = np.random.default_rng(8).standard_t(3, size=(14, 3)) * 0.03
+    stream = streams.make(9, 14 * streams.day, 200, wander=0.0, mean=0.0)
+    for f in range(3):
+        one = streams.make(
+            10 + f, 14 * streams.day, 200, wander=0.0, features=1, mean=np.repeat(days[:, f], streams.day)
+        )
+        stream.counts[:, f] = one.counts[:, 0]
+    stream.seen = stream.counts.sum(axis=0)
+    split = split_budget(1.0, [None] * 3)
+    nulls = prepare_nulls(streams.fit(stream), split)
+    assert (nulls.heavy > 1).all()
+    detector, n = SlowDetector(nulls, split), 12_000.0
+    raised = []
+    for hour in range(24 * 20):
+        scores = [np.full(3, 5 * n * (j == 0)) for j in range(4)]
+        raised += [hour for _, _, evidence in detector.advance(scores, np.full(3, n)) if evidence >= 1]
+    assert raised
+    assert min(raised) >= 24
