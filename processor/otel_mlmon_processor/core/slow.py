@@ -29,10 +29,9 @@ class SlowDetector:
 
         M <- (M + 1) exp{[(theta - tau) S - n (theta^2 - tau^2) / 2] / kappa}
 
-    Of a variable whose days have heavy tails a day counts for half an alarm at most.
-
     Where the mean is within tau of the reference's, no M is expected to grow by more than 1 an hour, so that M >= A
     occurs once in A hours at most. kappa is the ratio of the variance of sums over hours and days to that of sampling.
+    Of a variable whose days have heavy tails a day counts for half an alarm at most.
     """
 
     def __init__(self, nulls: Nulls, budget: Budget) -> None:
@@ -42,9 +41,8 @@ class SlowDetector:
         sure = (days - 1) / stats.chi2.isf(0.9, np.maximum(days - 1, 1))
         hourly, long = nulls.spread[_HOURLY, list(DIAGONAL)], nulls.spread[_LONG, list(DIAGONAL)]
         self.hourly = hourly / nulls.heavy  # without what the tails add: one wild day says no more than a lively one
-        self.spread = np.maximum(
-            np.maximum(hourly, 4 * long), 24 * nulls.daily * sure * nulls.heavy
-        )  # (4, F), of an hour's rows
+        # Of an hour's rows, (4, F).
+        self.spread = np.maximum(np.maximum(hourly, 4 * long), 24 * nulls.daily * sure * nulls.heavy)
         self.typical = nulls.typical[_HOURLY]
         total = np.maximum(nulls.rows, 1)
         kappa = 1 + self.typical * self.spread
