@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms clean
+.PHONY: help demo test test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,7 +52,7 @@ generate: .venv/.dev ## Constants and reference page from semconv/registry.yaml
 pages: .venv/.dev ## Pages of three sets of real data, and their pictures
 	@$(BIN)/python examples/compare/pages.py
 
-bench: bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms ## All benchmarks, one after the other
+bench: bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms ## All benchmarks, one after the other
 
 bench-recorder: .venv/.dev ## The recorder against its peers
 	@$(BIN)/python benchmarks/recorder.py
@@ -68,6 +68,9 @@ bench-agreement: .venv/.dev ## Drift measures against the truth and other tools
 
 bench-compare-alarms: .venv/.dev ## False alarms of a comparison, and what it finds
 	@$(BIN)/python benchmarks/compare_alarms.py
+
+bench-alarms: .venv/.dev ## False alarms of the alarm budget, and how soon a change is seen (hours; goes on where it was); ARGS=--quick
+	@$(BIN)/python benchmarks/alarms.py $(ARGS)
 
 clean: ## Remove environments and what runs left behind
 	rm -rf .venv .bench .coverage dist build demo-output

@@ -30,6 +30,7 @@ from alarms_page import draw_picture, over_budget, render, summarize
 
 HERE = Path(__file__).resolve().parent
 LINES = HERE / "alarms.jsonl"
+PEERS = HERE / "alarms_peers.json"
 RESULT = HERE / "alarms.json"
 SEED = 6
 ROWS = (50, 200, 1_000, 100)
@@ -119,6 +120,8 @@ def main() -> int:
             with LINES.open("a") as file:
                 file.write(json.dumps(result) + "\n")
     summary = summarize(done, {} if options.page and not RESULT.exists() else _cost(options.page))
+    if PEERS.exists():
+        summary["peers"] = json.loads(PEERS.read_text())
     page = render(summary)
     print(page)
     if save:
