@@ -65,20 +65,22 @@ def run(unit: Unit, simulate: Any, days: int = 30) -> Unit:
     return {**unit, **run_delays(unit["kind"], unit["rows"], seed, budgets)}
 
 
-def measure_cost(features: int = 10_000, windows: int = 480) -> dict[str, float]:
+def measure_cost(features: int = 10_000, windows: int = 240) -> dict[str, float]:
     """Microseconds for a feature and window, one window at a time as in production, all scales."""
-    from alarms_model import CELLS, START, calibrate, make_model
+    from alarms_model import FEATURES, START, calibrate, make_model
 
-    rng = np.random.default_rng(SEED)
-    few = calibrate(make_model("season + autoregressive", 200, 0, rng))
-    _, scanner = make_scanner([few[f % len(few)] for f in range(features)])
-    share = np.full(CELLS, 1 / CELLS)
-    counts = rng.multinomial(200, share, size=(16, features)).transpose(0, 2, 1).astype(np.int64)
-    none, seen = np.zeros((1, features, 1), dtype=np.int64), np.full((features, 1), 200, dtype=np.int64)
+    model = make_model("season + autoregressive", 200, 1, np.random.default_rng(SEED))
+    few, copies = calibrate(model), np.arange(features) % FEATURES
+    _, scanner = make_scanner([few[f] for f in copies])
     spent = []
     for window in range(windows):
+        at = slice(model.cut + window, model.cut + window + 1)
+        values = [
+            np.ascontiguousarray(a[..., at][..., copies, :], dtype=np.int64) for a in (model.counts, model.missing)
+        ]
+        seen = model.seen[copies, at]
         started = time.perf_counter()
-        scanner.advance(START + window, counts[window % 16][..., np.newaxis], none, seen)
+        scanner.advance(START + model.cut + window, *values, seen)
         spent.append(time.perf_counter() - started)
     return {
         "features": features,
