@@ -26,6 +26,7 @@ from otel_mlmon.numerics.smooth import ORDERS, smooth_basis
 
 KEPT_DAYS: Final = 56  # the newest; a year ago is another season
 PEAKS: Final = 8
+TESTS: Final = 4  # by order, smooth, cells, rates
 SLACK, FLOOR = 1.1, 1e-4  # a rate may be so many times the reference's, and so much above
 _RIDGE: Final = 0.05
 _LEAST_FREEDOM: Final = 4.5

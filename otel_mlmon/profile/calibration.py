@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from otel_mlmon.numerics.binning import Floats
-from otel_mlmon.numerics.calibration import PEAKS, Calibration
+from otel_mlmon.numerics.calibration import PEAKS, TESTS, Calibration
 from otel_mlmon.numerics.scales import SCALES
 from otel_mlmon.numerics.scan import TRIANGLE
 from otel_mlmon.numerics.smooth import ORDERS
@@ -40,7 +40,7 @@ def read_calibration(fields_: Fields, variable: Variable) -> Calibration:
         "cells": (scales, cells),
         "invalid": (rates,),
         "rates": (scales, rates),
-        "peaks": (3, scales, PEAKS),
+        "peaks": (TESTS, scales, PEAKS),
         "daily": (ORDERS,),
     }
     plain: dict[str, Any] = {}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from otel_mlmon.numerics.binning import OTHER, NumericAxis
 from otel_mlmon.numerics.calibration import Calibration
 from otel_mlmon.numerics.scales import DAY, HOUR
 from otel_mlmon.numerics.windows import RATES, REASONS, condense
 from otel_mlmon.profile.document import Profile, Reference
+from otel_mlmon.profile.shape import cell_means
 from otel_mlmon_processor.core.alarm import Alarm, AlarmEvent, AlarmState, Phase, Suspect
 from otel_mlmon_processor.core.budget import split_budget
 from otel_mlmon_processor.core.episodes import QUIET, Episode, Episodes, Event
@@ -20,10 +23,12 @@ from otel_mlmon_processor.core.learning import Learning
 from otel_mlmon_processor.core.nulls import prepare_nulls
 from otel_mlmon_processor.core.scanner import Hit, Scanner
 from otel_mlmon_processor.core.slow import SlowDetector
-from otel_mlmon_processor.core.told import say_hit
+from otel_mlmon_processor.core.verdict import label_of
+from otel_mlmon_processor.core.words import Naming, say_episode, say_hit
 from otel_mlmon_processor.evaluate import cells_over, key_of
 from otel_mlmon_processor.windows import Counts, VariableCounts, VariableKey, Window
 
+ALONE: Final = 0.95  # of a cell; then it is called by this one of its categories
 MINUTE: Final = 60.0  # seconds; the only length of a window for which it is known what is normal
 PERIOD: Final = 30 * DAY  # windows over which raised alarms are counted
 
@@ -56,6 +61,7 @@ class ModelAlarms:
         calibrated = [r for r in profile.references if r.calibration is not None]
         self._references: list[Reference] = calibrated or [r for r in profile.references if r.histogram.valid]
         self._keys = [key_of(reference) for reference in self._references]
+        self._namings = [name_cells(reference) for reference in self._references]
         self._places = {key: place for place, key in enumerate(self._keys)}
         self._width = max((len(r.variable.decision) for r in self._references), default=1)
         self._scanner: Scanner | None = None
@@ -168,7 +174,7 @@ class ModelAlarms:
         suspects = tuple(
             Suspect(
                 self._keys[s.variable],
-                say_hit(s.hit, self._references[s.variable]),
+                say_hit(s.hit, self._namings[s.variable]),
                 share,
                 s.hit.evidence,
                 s.hit.lower,
@@ -177,7 +183,8 @@ class ModelAlarms:
             for s, share in zip(episode.suspects, episode.shares, strict=True)
         )
         ended = None if episode.cleared is None else (episode.cleared + 1) * MINUTE
-        return Alarm((episode.raised + 1) * MINUTE, episode.since * MINUTE, suspects, ended)
+        said = say_episode(episode, self._namings)
+        return Alarm((episode.raised + 1) * MINUTE, episode.since * MINUTE, said, suspects, ended)
 
     def state(self) -> AlarmState:
         """As it is now."""
@@ -218,6 +225,21 @@ class ModelAlarms:
         if self._scanner is not None and plain["scanner"] is not None:
             self._scanner.load(unflatten(plain["scanner"]))
         self._hold()
+
+
+def name_cells(reference: Reference) -> Naming:
+    """How a variable and its coarse cells are called, or where they lie."""
+    variable, held = reference.variable, reference.histogram
+    starts: NDArray[np.intp] = np.array(variable.decision)
+    label = label_of(variable.role, variable.name)
+    if isinstance(variable.axis, NumericAxis):
+        return Naming(label, cell_means(reference, starts) / (reference.std or 1.0))
+    names = []
+    for start, end in pairwise([*variable.decision, variable.axis.cells]):
+        counts = held.counts[start:end]
+        most = int(counts.argmax())
+        names.append(variable.axis.labels[start + most] if counts[most] >= ALONE * counts.sum() else OTHER)
+    return Naming(label, cells=tuple(names))
 
 
 def flatten(tree: Any) -> Any:

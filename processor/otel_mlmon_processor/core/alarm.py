@@ -43,12 +43,14 @@ class Alarm:
     Args:
         raised: when, seconds since 1970.
         since: beginning of what it rests on.
+        text: what has changed, in words.
         suspects: the largest share first.
         cleared: when it ended; None while it lasts.
     """
 
     raised: float
     since: float
+    text: str
     suspects: tuple[Suspect, ...]
     cleared: float | None = None
 
@@ -68,7 +70,7 @@ class AlarmEvent:
 
     def say(self) -> str:
         """In one line."""
-        return f"{_SAID[self.kind]}: {'; '.join(map(str, self.alarm.suspects))}"
+        return f"{_SAID[self.kind]}: {self.alarm.text}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
