@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms clean
+.PHONY: help demo test test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ bench-compare-alarms: .venv/.dev ## False alarms of a comparison, and what it fi
 
 bench-alarms: .venv/.dev ## False alarms of the alarm budget, and how soon a change is seen (hours; goes on where it was); ARGS=--quick
 	@$(BIN)/python benchmarks/alarms.py $(ARGS)
+
+fuzz-exactness: .venv/.dev ## The state machine of exact counts, 200,000 steps (about five minutes)
+	@$(BIN)/python benchmarks/exactness.py
 
 clean: ## Remove environments and what runs left behind
 	rm -rf .venv .bench .coverage dist build demo-output

@@ -62,7 +62,7 @@ class Processor:
     Raises:
         OSError: an address cannot be bound.
         ValueError: certificates or tokens cannot be used (by now; the settings were checked when they were read).
-        JournalError, FormatError: the data directory cannot be used.
+        JournalError: the data directory cannot be used.
     """
 
     def __init__(self, config: Config) -> None:

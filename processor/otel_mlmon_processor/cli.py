@@ -45,7 +45,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before gRPC is imported: it writes to stderr in a form of its own
     from otel_mlmon_processor.app import Processor
-    from otel_mlmon_processor.fold import FormatError
     from otel_mlmon_processor.journal import JournalError
 
     handler = logging.StreamHandler(sys.stderr)
@@ -57,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         processor = Processor(config)
         processor.start()
-    except (JournalError, FormatError) as error:
+    except JournalError as error:
         raise CommandError(str(error)) from None
     ended.wait()
     processor.stop()

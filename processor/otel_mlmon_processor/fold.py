@@ -27,7 +27,7 @@ from otel_mlmon_processor.streams import DUPLICATE, NEW, Cumulative, Increase, R
 from otel_mlmon_processor.views import Capture, build, capture
 from otel_mlmon_processor.windows import ModelKey, ModelView
 
-FORMAT: Final = 2  # of the dump
+FORMAT: Final = 3  # of the dump
 
 AHEAD: Final = "ahead"
 _TOTALS_ONLY: Final = -1
@@ -150,11 +150,17 @@ class Fold:
         """
         fold = cls(settings, parse)
         try:
-            version, windows, state, profiles = unpack(data)
+            version, *rest = unpack(data)
         except PackError as error:
-            raise FormatError(f"the checkpoint cannot be read: {error}") from error
+            raise FormatError(
+                f"the checkpoint cannot be read ({error}); restore a backup, or move the directory away to begin anew"
+            ) from error
         if version != FORMAT:
-            raise FormatError(f"the checkpoint has format {version}, this version reads {FORMAT}")
+            raise FormatError(
+                f"the checkpoint has format {version}, this version reads {FORMAT}: run the version that wrote it, or "
+                "name another directory"
+            )
+        windows, state, profiles = rest
         fold._state = State.load(state, fold.settings)
         fold._profiles.load(profiles)
         if windows != [fold.settings.window_ns, fold.settings.display_windows]:

@@ -23,7 +23,7 @@ import grpc
 from otel_mlmon import semconv
 from otel_mlmon.profile.document import Profile
 from otel_mlmon_processor.decode import NOT_ML, MalformedError, decode_logs, decode_metrics, decode_traces
-from otel_mlmon_processor.fold import Fold
+from otel_mlmon_processor.fold import Fold, FormatError
 from otel_mlmon_processor.fold_settings import FoldSettings
 from otel_mlmon_processor.intake import IngestCounters, IngestSettings, Outcome, RefusedError
 from otel_mlmon_processor.journal import Entry, Journal, JournalError
@@ -59,8 +59,7 @@ class Ingest:
         forwarding: whether what is none of ours is kept until `settle`. `outbox` is set when there is something.
 
     Raises:
-        JournalError: the directory or the database cannot be used.
-        FormatError: the checkpoint cannot be read.
+        JournalError: the directory, the database or what is in it cannot be used.
     """
 
     def __init__(
@@ -262,11 +261,14 @@ class Ingest:
 
     def _recover(self, settings: FoldSettings | None, parse: Callable[[bytes], Profile]) -> tuple[Fold, int, int]:
         checkpoint, entries = self._journal.recover()
-        fold = Fold.load(checkpoint.body, settings, parse) if checkpoint else Fold(settings, parse)
         seq, count = checkpoint.seq if checkpoint else 0, 0
-        for entry in entries:
-            _apply(fold, entry.received_ns, _decode(entry.signal, entry.body, self.settings.limits))
-            seq, count = entry.seq, count + 1
+        try:
+            fold = Fold.load(checkpoint.body, settings, parse) if checkpoint else Fold(settings, parse)
+            for entry in entries:
+                _apply(fold, entry.received_ns, _decode(entry.signal, entry.body, self.settings.limits))
+                seq, count = entry.seq, count + 1
+        except (FormatError, MalformedError) as error:
+            raise JournalError(f"{self.path}: {error}") from error
         return fold, seq, count
 
     def _run(self) -> None:

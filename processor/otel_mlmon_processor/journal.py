@@ -1,7 +1,8 @@
 """The one durable thing: accepted requests in an embedded SQLite database, and the folded state that replaces them.
 
 WAL mode with synchronous=FULL: every commit syncs the write-ahead log, so that what was acknowledged survives a power
-failure. NORMAL would sync at WAL checkpoints only and could lose the last commits, OFF would never sync.
+failure. NORMAL would sync at WAL checkpoints only and could lose the last commits, OFF would never sync
+(benchmarks/sync.md). SQLite does not check what it reads back: bodies carry a CRC.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import os
 import sqlite3
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 APPLICATION: Final = 0x6D6C6D6E  # "mlmn": says whose database it is
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 _SCHEMA: Final = """
 CREATE TABLE journal (
@@ -26,6 +28,7 @@ CREATE TABLE journal (
     received_ns INTEGER NOT NULL,
     codec INTEGER NOT NULL,
     waits INTEGER NOT NULL,
+    crc INTEGER NOT NULL,
     body BLOB NOT NULL
 ) STRICT;
 CREATE INDEX outbox ON journal (seq) WHERE waits;
@@ -113,8 +116,11 @@ class Journal:
         marks = waits or [False] * len(entries)
         with self._transaction():
             self._database.executemany(
-                "INSERT INTO journal (seq, signal, received_ns, codec, waits, body) VALUES (?, ?, ?, ?, ?, ?)",
-                [(e.seq, e.signal, e.received_ns, _RAW, w, e.body) for e, w in zip(entries, marks, strict=True)],
+                "INSERT INTO journal (seq, signal, received_ns, codec, waits, crc, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (e.seq, e.signal, e.received_ns, _RAW, waits, zlib.crc32(e.body), e.body)
+                    for e, waits in zip(entries, marks, strict=True)
+                ],
             )
         self._seq += len(entries)
         self.entries += len(entries)
@@ -179,11 +185,13 @@ class Journal:
             self._lock.close()
 
     def _entries(self, after: int) -> Iterator[Entry]:
-        query = "SELECT seq, signal, received_ns, codec, body FROM journal WHERE seq > ? ORDER BY seq"
+        query = "SELECT seq, signal, received_ns, codec, crc, body FROM journal WHERE seq > ? ORDER BY seq"
         try:
-            for seq, signal, received_ns, codec, body in self._database.execute(query, (after,)):
+            for seq, signal, received_ns, codec, crc, body in self._database.execute(query, (after,)):
                 if codec != _RAW:
                     raise JournalError(f"{self.path}: entry {seq} has codec {codec}, which this version does not know")
+                if crc != zlib.crc32(body):
+                    raise JournalError(_say_damaged(self.path, f"entry {seq} is not what was written"))
                 yield Entry(seq, signal, received_ns, body)
         except sqlite3.Error as error:
             raise JournalError(_explain(self.path, error)) from error
@@ -242,10 +250,21 @@ class Outbox:
 
 def _lock(directory: Path) -> _Lock:
     try:
+        missing = [path for path in (directory, *directory.parents) if not path.exists()]
         directory.mkdir(parents=True, exist_ok=True)
+        for made in missing:
+            _sync(made.parent)  # or a power failure could take the new directory with all that is in it
         return _Lock(directory / "mlmon.lock")
     except OSError as error:
         raise JournalError(f"{directory}: cannot be used as the data directory: {error.strerror or error}") from error
+
+
+def _sync(directory: Path) -> None:
+    file = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 class _Lock:
@@ -281,7 +300,7 @@ def _open(path: Path, clock: Callable[[], int]) -> sqlite3.Connection:
         if tables and version < FORMAT:
             raise JournalError(
                 f"{path}: written by an older version (format {version}; this one reads {FORMAT}): "
-                "move the file away to begin anew"
+                "move the directory away to begin anew"
             )
         if version > FORMAT:
             raise JournalError(
@@ -311,8 +330,16 @@ def _explain(path: Path, error: sqlite3.Error) -> str:
     if name.startswith("SQLITE_FULL") or "is full" in text:
         return f"{path}: the disk is full; free some space, what was acknowledged is safe"
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or "not a database" in text or "malformed" in text:
-        return f"{path}: damaged ({text}); restore a backup, or move the file away to begin anew"
+        return _say_damaged(path, text)
+    if name.startswith("SQLITE_IOERR") or "disk I/O error" in text:
+        return (
+            f"{path}: {text}: the disk fails, is full or over quota; what was acknowledged is safe once it works again"
+        )
     unopened = "unable to open" in text or "readonly" in text
     if unopened or name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
         return f"{path}: cannot be written ({text}); check the owner and the mode of the file and its directory"
     return f"{path}: {text}"
+
+
+def _say_damaged(path: Path, how: str) -> str:
+    return f"{path}: damaged ({how}); restore a backup, or move the directory away to begin anew"

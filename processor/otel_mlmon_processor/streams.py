@@ -1,7 +1,8 @@
 """What each producer has sent before, so that everything is counted once, and of cumulative points only the increase.
 
 A delta point is known by its interval (start, end]. A cumulative point is known by its start time and how far it got;
-with another start time it is another count from zero, so a restart can come late or out of order.
+with another start time it is another count from zero, so a restart can come late or out of order. What nobody can tell
+from the points alone, docs/operations.md lists.
 """
 
 from __future__ import annotations
@@ -134,33 +135,42 @@ class Increase(NamedTuple):
 
 
 class Cumulative:
-    """The newest point of a cumulative stream with one start time; all of it has been counted."""
+    """The farthest point of a cumulative stream with one start time; all of it has been counted.
 
-    __slots__ = ("end", "reading", "start")
+    `end` is the newest time of all points so far, `floor` that when the counter last began again under this start.
+    """
 
-    def __init__(self, start: int, end: int, reading: Reading) -> None:
+    __slots__ = ("end", "floor", "reading", "start")
+
+    def __init__(self, start: int, end: int, reading: Reading, floor: int = 0) -> None:
         self.start = start
         self.end = end
         self.reading = reading
+        self.floor = floor
 
     def advance(self, end: int, reading: Reading) -> Increase | str:
         """What a further point adds: an Increase, or why it adds nothing (DUPLICATE, BOUNDS_CHANGED).
 
-        A cell that fell says that the counter began again from zero, so all of the point is new. The same time with
-        more counts is the rest of that time; an earlier time has been counted with the later one.
+        A cell that fell says that the counter began again from zero, so all of the point is new; or that the point is
+        an earlier one, if its time is no later. Counts only grow, so more of them at an earlier time say that the clock
+        was set back, and at the same time that they are the rest of it.
         """
         earlier, since = self.reading, self.end
-        if end < since:
+        if end <= self.floor:
             return DUPLICATE
         if earlier.bounds != reading.bounds or type(earlier.counts) is not type(reading.counts):
-            self.end, self.reading = end, reading
+            if end < since:
+                return DUPLICATE
+            self.end, self.reading, self.floor = end, reading, since
             return BOUNDS_CHANGED
         fell = _fell(earlier.counts, reading.counts)
-        if end == since:
-            since = self.start
+        if end <= since:
             if fell or _equal(earlier.counts, reading.counts):
                 return DUPLICATE
-        self.end, self.reading = end, reading
+            since = self.start if end == since else end
+        elif fell:
+            self.floor = since
+        self.end, self.reading = max(self.end, end), reading
         if fell:
             return Increase(since, reading)
         total = None if reading.sum is None or earlier.sum is None else reading.sum - earlier.sum
@@ -170,15 +180,14 @@ class Cumulative:
         """As plain values, for the checkpoint."""
         counts = self.reading.counts
         plain = counts.dump() if isinstance(counts, ExponentialSum) else counts
-        return [self.start, self.end, plain, self.reading.bounds, self.reading.sum]
+        return [self.start, self.end, self.floor, plain, self.reading.bounds, self.reading.sum]
 
     @classmethod
     def load(cls, plain: list[Any]) -> Cumulative:
         """What `dump` gave."""
-        start, end, counts, bounds, total = plain
-        return cls(
-            start, end, Reading(ExponentialSum.load(counts) if isinstance(counts, list) else counts, bounds, total)
-        )
+        start, end, floor, counts, bounds, total = plain
+        held = ExponentialSum.load(counts) if isinstance(counts, list) else counts
+        return cls(start, end, Reading(held, bounds, total), floor)
 
 
 def _fell(earlier: Any, later: Any) -> bool:
@@ -208,8 +217,10 @@ def _subtract(later: Any, earlier: Any) -> Any:
 def identify(producer: Producer) -> tuple[str, ...]:
     """What makes a producer the same one again: nothing that collectors add on the way.
 
-    Where neither an instance nor an incarnation is known, the environment must tell processes apart.
+    An incarnation is random, so a namespace that one path adds need not tell it apart. Where neither an instance nor an
+    incarnation is known, the environment must tell processes apart.
     """
+    namespace = "" if producer.incarnation else producer.namespace
     bare = not producer.instance and not producer.incarnation
     environment = producer.environment if bare else ""
-    return (producer.namespace, producer.service, producer.instance, producer.incarnation, environment)
+    return (namespace, producer.service, producer.instance, producer.incarnation, environment)

@@ -94,7 +94,7 @@ def test_a_second_processor_on_the_directory_is_told_who_has_it(tmp_path):
         (["PRAGMA user_version = 99"], "written by a newer version (format 99"),
         (["PRAGMA user_version = 1"], "written by an older version (format 1"),
         (["PRAGMA application_id = 1"], "a database of something else"),
-        (["INSERT INTO journal VALUES (7, 'metrics', 1, 42, 0, x'00')"], "entry 7 has codec 42"),
+        (["INSERT INTO journal VALUES (7, 'metrics', 1, 42, 0, 0, x'00')"], "entry 7 has codec 42"),
         (["DROP TABLE journal"], "no such table"),
     ],
 )
@@ -119,7 +119,7 @@ def test_a_database_that_is_not_ours_to_read_is_refused(tmp_path, statements, me
 @pytest.mark.parametrize("content", [b"this is no database at all" * 200, b"SQLite format 3\x00" + bytes(5000)])
 def test_a_damaged_file_is_called_damaged(tmp_path, content):
     (tmp_path / "mlmon.db").write_bytes(content)
-    with pytest.raises(JournalError, match=r"damaged .*(restore a backup|move the file away)"):
+    with pytest.raises(JournalError, match=r"damaged .*(restore a backup|move the directory away)"):
         Journal(tmp_path)
 
 
