@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness clean
+.PHONY: help demo test test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness chaos clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ bench-alarms: .venv/.dev ## False alarms of the alarm budget, and how soon a cha
 
 fuzz-exactness: .venv/.dev ## The state machine of exact counts, 200,000 steps (about five minutes)
 	@$(BIN)/python benchmarks/exactness.py
+
+chaos: .venv/.dev ## A processor that is killed a thousand times while clients send (about fifteen minutes)
+	@$(BIN)/python benchmarks/chaos.py $(ARGS)
 
 clean: ## Remove environments and what runs left behind
 	rm -rf .venv .bench .coverage dist build demo-output

@@ -29,7 +29,7 @@ from otel_mlmon_processor.fold import FoldCounters
 from otel_mlmon_processor.fold_settings import FoldSettings
 from otel_mlmon_processor.forward import Forwarder
 from otel_mlmon_processor.http import HttpServer, make_application
-from otel_mlmon_processor.ingest import Ingest, IngestCounters
+from otel_mlmon_processor.ingest import Ingest, IngestCounters, IngestSettings
 from otel_mlmon_processor.otlp_client import connect
 from otel_mlmon_processor.otlp_http import make_otlp_application
 from otel_mlmon_processor.receiver import Receiver, build_server
@@ -98,7 +98,9 @@ class Processor:
                 ahead=config.window.ahead,
                 retire=config.retire,
             )
-            self._ingest = Ingest(config.data, settings, forwarding=config.forward is not None)
+            checkpoint = config.checkpoint
+            intake = IngestSettings(checkpoint_bytes=checkpoint.size, checkpoint_age=checkpoint.age)
+            self._ingest = Ingest(config.data, settings, intake, forwarding=config.forward is not None)
             self._connect(self._ingest)
             if config.window.size == MINUTE:
                 self._watch = Watch(config.data, self._alarm_settings, learn=config.alarms.learn, clock=time.monotonic)

@@ -164,6 +164,16 @@ class AlarmsSection(Section):
     models: Annotated[dict[str, Any], AfterValidator(read_models)] = {}
 
 
+class CheckpointSection(Section):
+    """When the folded state replaces the journal.
+
+    size: bytes that the journal holds by then. age: time since the last checkpoint.
+    """
+
+    size: Annotated[int, Field(gt=0)] = 64 * 1024 * 1024
+    age: Duration = 60.0
+
+
 class ShowSection(Section):
     """What is exposed beside what the verdict rests on. measures: further ones. distribution: coarse histograms."""
 
@@ -309,6 +319,7 @@ class Config(Section):
     window: WindowSection = WindowSection()
     evaluate: EvaluateSection = EvaluateSection()
     alarms: AlarmsSection = AlarmsSection()
+    checkpoint: CheckpointSection = CheckpointSection()
     show: ShowSection = ShowSection()
     export: tuple[ExportSection, ...] = ()
     instance: str = ""
