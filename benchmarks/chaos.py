@@ -4,7 +4,8 @@ Real processes, real gRPC, a seeded schedule of kill -9: at random times of the 
 shutdown, and at the moment when the processor is seen in a given stage (chaos_processor.py). After each kill a copy of
 the data directory is checked by SQLite and opened: of each client it must hold every acknowledged request once, and of
 the one that was not acknowledged all or nothing. Then the client sends that one again, or never. Two clients send
-deltas, two cumulative totals; some requests are sent twice.
+deltas, two cumulative totals; some requests are sent twice. One in four has a metric that is none of ours, which in
+the end must have been passed on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +38,7 @@ import grpc
 import numpy as np
 from chaos_page import make_page
 from chaos_processor import STAGES
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from otel_mlmon_processor.ingest import Ingest
 
@@ -43,9 +46,17 @@ from otel_mlmon import Profile, semconv
 
 HERE = Path(__file__).parent
 SERVICE = "/opentelemetry.proto.collector.{0}.v1.{1}Service/Export"
-SETTINGS = "{listen_http: off, evaluate: {interval: 40ms}, checkpoint: {age: 150ms, size: 400000}, shutdown: 2s}"
+SETTINGS = """
+listen_http: off
+evaluate: {{interval: 40ms}}
+checkpoint: {{age: 150ms, size: 400000}}
+shutdown: 2s
+export: [{{endpoint: "http://{backend}", interval: 100ms}}]
+forward: {{endpoint: "http://{backend}"}}
+"""
+FOREIGN = "app.number"
 # Ways to choose the moment of a kill; all of them are used before the first is used again.
-AIMS = ("receive", "append", "commit", "fold", "checkpoint", "evaluate", "expose", "recovery")
+AIMS = ("receive", "append", "commit", "fold", "checkpoint", "evaluate", "expose", "export", "forward", "recovery")
 WAYS = (
     ("while it starts",) * 3 + ("while it runs",) * 5 + ("while it ends",) * 2 + (*AIMS, "commit", "fold", "checkpoint")
 )
@@ -65,6 +76,7 @@ OTLP = load_requests()
 @dataclass
 class Request:
     body: bytes
+    number: int
     counts: np.ndarray  # (features, cells + 1): what it adds, or the total it says; the last column is the sums' total
 
 
@@ -86,6 +98,7 @@ class Client(threading.Thread):
         self.sent = 0
         self.flying: Request | None = None
         self.former: list[bytes] = []
+        self.numbers: set[int] = set()  # of the requests that were acknowledged
         self.counters: Counter[str] = Counter()
         self.go, self.paused, self.end = threading.Event(), threading.Event(), False
         self.target = ""
@@ -108,6 +121,8 @@ class Client(threading.Thread):
         request, self.flying = self.flying, None
         self.acknowledged = request.counts if self.cumulative else self.acknowledged + request.counts
         self.counters["acknowledged"] += 1
+        if request.number % 4 == 0:
+            self.numbers.add(request.number)
         self.former = [*self.former[-20:], request.body]
         if self.rng.random() < 0.1:
             export(self.former[self.rng.integers(len(self.former))], timeout=5)
@@ -127,7 +142,10 @@ class Client(threading.Thread):
         shown = self.total.copy() if self.cumulative else counts
         start, end = (0.0, (n + 1) / 6000) if self.cumulative else (n / 6000, (n + 1) / 6000)  # 10 ms each
         metrics = [m for f in np.flatnonzero(shown[:, -1]) for m in self.measure(int(f), shown[f], start, end)]
-        return Request(self.sender.request(*metrics), shown)
+        if n % 4 == 0:
+            metrics.append(Metric(name=FOREIGN))
+            metrics[-1].gauge.data_points.add(time_unix_nano=OTLP.at(self.begin + end), as_int=n)
+        return Request(self.sender.request(*metrics), n, shown)
 
     def measure(self, feature: int, counts: np.ndarray, start: float, end: float) -> list[Metric]:
         begin = self.begin
@@ -170,6 +188,34 @@ class Result:
     stages: Counter[str] = field(default_factory=Counter)
     unacknowledged: Counter[str] = field(default_factory=Counter)
     comparisons: int = 0
+
+
+class Backend:
+    """Takes what the processor exports and passes on, and counts the numbers in it, by client."""
+
+    def __init__(self) -> None:
+        self.numbers: Counter[tuple[str, int]] = Counter()
+        self.exports = 0
+        self._server = grpc.server(ThreadPoolExecutor(4))
+        handlers = {"Export": grpc.unary_unary_rpc_method_handler(self._take)}
+        name = SERVICE.format("metrics", "Metrics").split("/")[1]
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def _take(self, body: bytes, _) -> bytes:
+        for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+            names = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
+            metrics = [metric for scope in resource.scope_metrics for metric in scope.metrics]
+            foreign = [metric for metric in metrics if metric.name == FOREIGN]
+            self.exports += not foreign
+            for metric in foreign:
+                assert len(metrics) == 1, "only what is none of ours is passed on"
+                self.numbers[names["service.instance.id"], metric.gauge.data_points[0].as_int] += 1
+        return b""
+
+    def close(self) -> None:
+        self._server.stop(None)
 
 
 class Maker:
@@ -219,7 +265,8 @@ class Chaos:
         self.rng, self.folder = random.Random(seed), folder
         self.data, self.board = folder / "data", folder / "stages"
         self.clients = [Client(number, seed, features) for number in range(clients)]
-        (folder / "mlmon.yaml").write_text(SETTINGS)
+        self.backend = Backend()
+        (folder / "mlmon.yaml").write_text(SETTINGS.format(backend=self.backend.address))
         self.listen, self.http = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         self.result, self.deck = Result(), []
         self.maker = Maker(self.board, folder / "log")
@@ -325,7 +372,7 @@ class Chaos:
         shutil.copytree(self.data, copy)
         with contextlib.closing(sqlite3.connect(copy / "mlmon.db")) as database:
             assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        ingest = Ingest(copy)
+        ingest = Ingest(copy, forwarding=True)
         try:
             profiles = {profile.hash for held in ingest.profiles().values() for profile in held}
             assert {client.profile.hash for client in self.clients} <= profiles
@@ -369,6 +416,11 @@ class Chaos:
             client.go.clear()
             client.paused.wait()
             assert client.flying is None, "the last request was acknowledged"
+        acknowledged = {(client.sender.instance, n) for client in self.clients for n in client.numbers}
+        deadline = time.monotonic() + 60
+        while missing := acknowledged - set(self.backend.numbers):
+            assert time.monotonic() < deadline, f"{len(missing)} of {len(acknowledged)} were not passed on"
+            time.sleep(0.05)
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait() == 0
         self.look()
@@ -412,6 +464,7 @@ def main() -> None:
             if chaos.process is not None:
                 chaos.process.send_signal(signal.SIGKILL)
             chaos.maker.close()
+            chaos.backend.close()
     result, clients = chaos.result, chaos.clients
     document = {
         "kills": result.kills,
@@ -423,6 +476,10 @@ def main() -> None:
             "acknowledged": sum(client.counters["acknowledged"] for client in clients),
             "sent twice": sum(client.counters["sent twice"] for client in clients),
             "on their way when it was killed": dict(sorted(result.unacknowledged.items())),
+        },
+        "passed on": {
+            "acknowledged, and arrived": sum(len(client.numbers) for client in clients),
+            "arrived more than once": sum(count > 1 for count in chaos.backend.numbers.values()),
         },
         "values acknowledged": int(sum(client.acknowledged[:, -1].sum() for client in clients)),
         "comparisons of all counts of a client": result.comparisons,

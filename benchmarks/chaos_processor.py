@@ -29,6 +29,8 @@ STAGES = (
     "checkpoint",  # dump of the state, and its transaction
     "evaluate",
     "expose",  # /metrics
+    "export",  # sending the same by OTLP
+    "forward",  # passing on what is none of ours
     "shutdown",
 )
 
@@ -66,8 +68,8 @@ class Board:
 
 
 def instrument(board: Board) -> None:
-    from otel_mlmon_processor import app, exporters, fold, ingest, journal, receiver
-    from otel_mlmon_processor.exporters import prometheus  # noqa: F401 -- for the attribute
+    from otel_mlmon_processor import app, fold, forward, ingest, journal, receiver
+    from otel_mlmon_processor.exporters import otlp, prometheus
 
     class Connection(sqlite3.Connection):
         def execute(self, sql: str, *parameters):
@@ -75,7 +77,7 @@ def instrument(board: Board) -> None:
                 return super().execute(sql, *parameters)
 
     journal.sqlite3.connect = functools.partial(sqlite3.connect, factory=Connection)
-    collector = exporters.prometheus.SnapshotCollector
+    collector = prometheus.SnapshotCollector
     collect = collector.collect
     collector.collect = lambda self: list(collect(self))
     start = receiver.Receiver.start
@@ -93,6 +95,8 @@ def instrument(board: Board) -> None:
         (ingest.Ingest, "_checkpoint", "checkpoint"),
         (app.Processor, "_evaluate", "evaluate"),
         (collector, "collect", "expose"),
+        (otlp.OtlpExporter, "_send", "export"),
+        (forward.Forwarder, "_send", "forward"),
         (app.Processor, "stop", "shutdown"),
     ):
         board.watch(owner, name, stage)
