@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from otel_mlmon_processor.core.alarm import Alarm, AlarmState, Suspect
 from otel_mlmon_processor.config import ALWAYS, SWITCHABLE
 from otel_mlmon_processor.evaluate import evaluate_model
 from otel_mlmon_processor.exporters.families import list_families
@@ -154,7 +155,15 @@ def alarming(views, numbers=3, categories=2, replicas=4, **changes):
 def model(views):
     state, _ = alarming(views)
     assert all(one.alarm for one in state.variables.values())
-    return state
+    return dataclasses.replace(state, alarms=alarms_of(state))
+
+
+def alarms_of(state) -> AlarmState:
+    """An alarm of all variables."""
+    suspects = tuple(Suspect(key, "mean up 1 sd", 0.1, 2.0, 0.5, 5) for key in state.variables)
+    alarm = Alarm(60.0, 0.0, "all", suspects)
+    every = frozenset(state.variables)
+    return AlarmState("calibrated", 0, alarm, every, every, 1, 1.0)
 
 
 # ---------------------------------------------------------------- names
