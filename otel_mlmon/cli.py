@@ -17,8 +17,15 @@ SUMMARIES: Final = {
     "compare": "tell what has changed from one file or profile to another",
     "processor": "receive OTLP, compare models with their profiles, expose the verdict to Prometheus",
     "status": "show models, what has changed, and by how much",
+    "store": "check, back up and compact the data directory of a processor",
 }
-EXTRAS: Final = {"compare": "compare", "profile": "profile", "processor": "processor", "status": "processor"}
+EXTRAS: Final = {
+    "compare": "compare",
+    "profile": "profile",
+    "processor": "processor",
+    "status": "processor",
+    "store": "processor",
+}
 
 
 class CommandError(Exception):

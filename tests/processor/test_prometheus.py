@@ -36,7 +36,7 @@ REGISTRY = yaml.safe_load((Path(__file__).parents[2] / "semconv" / "registry.yam
 METRICS = {group["metric_name"]: group for group in REGISTRY["groups"] if group["type"] == "metric"}
 
 # What the decision layer and labels bring, each with its own issue.
-LATER = {"ml.drift.evidence", "ml.model.performance", "ml.outcome", "ml.prediction.error", "ml.label.delay"}
+LATER = {"ml.model.performance", "ml.outcome", "ml.prediction.error", "ml.label.delay"}
 # Distributions leave over coarse cells, as shares of the sliding window.
 INSTEAD = {
     "ml.feature.value": "ml.feature.distribution",
