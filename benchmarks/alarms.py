@@ -65,7 +65,7 @@ def run(unit: Unit, simulate: Any, days: int = 30) -> Unit:
     return {**unit, **run_delays(unit["kind"], unit["rows"], seed, budgets)}
 
 
-def measure_cost(features: int = 10_000, windows: int = 240) -> dict[str, float]:
+def measure_cost(features: int = 10_000, windows: int = 96) -> dict[str, float]:
     """Microseconds for a feature and window, one window at a time as in production, all scales."""
     from alarms_model import FEATURES, START, calibrate, make_model
 
@@ -121,7 +121,7 @@ def main() -> int:
         if save:
             with LINES.open("a") as file:
                 file.write(json.dumps(result) + "\n")
-    summary = summarize(done, {} if options.page and not RESULT.exists() else _cost(options.page))
+    summary = summarize(done, _cost(options.page))
     if PEERS.exists():
         summary["peers"] = json.loads(PEERS.read_text())
     page = render(summary)
