@@ -267,7 +267,8 @@ def render(summary: Summary) -> str:
     """The page."""
     cost = summary["cost"]
     said = (
-        f"{cost['us']} us for a feature and window, all scales and tests, of {cost['features']:,} features, one window "
+        f"{cost['us']} us of processor time for a feature and window, all scales and tests, of {cost['features']:,} "
+        f"features, one window "
         f"at a time (slowest window: {cost['us, slowest window']} us)."
         if cost
         else "not measured."
