@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import yaml
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from otel_mlmon_processor.core.alarm import Alarm, AlarmState, Suspect
 from otel_mlmon_processor.config import ALWAYS, SWITCHABLE
+from otel_mlmon_processor.core.alarm import Alarm, AlarmState, Suspect
 from otel_mlmon_processor.evaluate import evaluate_model
 from otel_mlmon_processor.exporters.families import list_families
 from otel_mlmon_processor.exporters.otlp import encode
