@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import difflib
 import ipaddress
@@ -121,7 +122,8 @@ class EvaluateSection(Section):
 def read_moment(value: Any) -> Any:
     """The beginning of a date; a time without a zone is UTC."""
     if isinstance(value, str):
-        value = dt.datetime.fromisoformat(value.replace("Z", "+00:00"))
+        with contextlib.suppress(ValueError):
+            value = dt.datetime.fromisoformat(value.replace("Z", "+00:00"))
     if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
         value = dt.datetime(value.year, value.month, value.day)
     if not isinstance(value, dt.datetime):

@@ -25,7 +25,15 @@ from otel_mlmon.numerics.drift import Shift
 from otel_mlmon.numerics.rates import count_hidden, make_rate
 from otel_mlmon.semconv import DriftMeasure
 from otel_mlmon.wording import printable, say_shift
-from otel_mlmon_processor.core.verdict import Finding, ReplicaEffect, find_quality, find_replicas, rank, say_model
+from otel_mlmon_processor.core.verdict import (
+    Finding,
+    ReplicaEffect,
+    find_quality,
+    find_replicas,
+    label_of,
+    rank,
+    say_model,
+)
 from otel_mlmon_processor.exporters.prometheus import label, prometheus_name
 from otel_mlmon_processor.security import read_tokens
 
@@ -52,6 +60,32 @@ class Seen:
     def window_end(self) -> float:
         """End of the sliding window, seconds since 1970; 0 where there is none yet."""
         return self.values.get(semconv.METRIC_ML_WINDOW_END.name, 0.0)
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything is part of an alarm."""
+        return any(self.alarms.values())
+
+    def say(self) -> str:
+        """One sentence."""
+        if not self.alarms and not self.insufficient:
+            return "no reference: counts only"
+        findings = self.findings()
+        if self.changed and not findings:  # too short to show in the sliding window
+            return "changed within minutes, see alarms"
+        return say_model(findings, bool(self.alarms))
+
+    def say_alarms(self) -> str:
+        """Which are on, and how much of the budget is spent."""
+        budget = self.values.get(semconv.METRIC_ML_ALARM_BUDGET.name)
+        if budget is None:
+            return "no budget"
+        on = [label_of(role, name) for (role, name), alarm in sorted(self.alarms.items()) if alarm]
+        raised = self.values.get(semconv.METRIC_ML_ALARM_RAISED.name, 0.0)
+        spent = f"{raised:.0f} in 30 days, {budget:g} allowed"
+        if self.values.get(semconv.METRIC_ML_ALARM_LEARNING.name):
+            spent = f"learning; {spent}"
+        return f"ON: {', '.join(on)}; {spent}" if on else spent
 
     def findings(self) -> tuple[Finding, ...]:
         """What is wrong, ranked as the processor does."""
@@ -94,6 +128,9 @@ def read_models(text: str) -> dict[Model, Seen]:
             semconv.METRIC_ML_REFERENCE_ROWS,
             semconv.METRIC_ML_MODEL_REPLICAS,
             semconv.METRIC_MLMON_PROCESSOR_LAG,
+            semconv.METRIC_ML_ALARM_BUDGET,
+            semconv.METRIC_ML_ALARM_RAISED,
+            semconv.METRIC_ML_ALARM_LEARNING,
         )
     }
     for family in text_string_to_metric_families(text):
@@ -139,7 +176,9 @@ def _plain(text: str) -> str:
 
 def render(models: Mapping[Model, Seen]) -> RenderableType:
     """A table of the models, and one for each of what is wrong."""
-    table = Table("model", "version", "service", "replicas", "rows", "window until", "what has changed")
+    budgeted = any(semconv.METRIC_ML_ALARM_BUDGET.name in seen.values for seen in models.values())
+    columns = ["model", "version", "service", "replicas", "rows", "window until", "alarms"]
+    table = Table(*columns[: 7 if budgeted else 6], "what has changed")
     details: list[RenderableType] = []
     for (_, service, _, name, version), seen in sorted(models.items()):
         findings = seen.findings()
@@ -150,11 +189,10 @@ def render(models: Mapping[Model, Seen]) -> RenderableType:
             f"{value.get(metric.name, 0):.0f}"
             for metric in (semconv.METRIC_ML_MODEL_REPLICAS, semconv.METRIC_ML_WINDOW_ROWS)
         )
-        said = (
-            say_model(findings, bool(seen.alarms)) if seen.alarms or seen.insufficient else "no reference: counts only"
-        )
-        colour = "red" if findings else "green" if seen.alarms else "yellow"
-        table.add_row(*map(_plain, (name, version, service, *count, until)), f"[{colour}]{_plain(said)}[/]")
+        said = seen.say()
+        colour = "red" if seen.changed else "green" if seen.alarms else "yellow"
+        alarms = (seen.say_alarms(),) if budgeted else ()
+        table.add_row(*map(_plain, (name, version, service, *count, until, *alarms)), f"[{colour}]{_plain(said)}[/]")
         if findings:
             inner = Table(
                 "feature or output",
@@ -243,7 +281,7 @@ def run(args: argparse.Namespace) -> int:
     models = read_models_of(request, context)
     if not args.watch:
         console.print(render(models))
-        return 1 if any(seen.findings() for seen in models.values()) else 0
+        return 1 if any(seen.changed for seen in models.values()) else 0
     with Live(render(models), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(SECONDS)

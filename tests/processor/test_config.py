@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import trustme
 from otel_mlmon_processor.config import ConfigError, is_loopback, read_config
@@ -229,3 +231,25 @@ def test_a_flag_that_is_none_ends_with_2(capsys):
         main(["processor", "--lisen", "x"])
     assert ended.value.code == 2
     assert "--lisen" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("alarms: {budget: 0}", "alarms.budget: Input should be greater than 0"),
+        ("alarms: {models: {m: {budgett: 1}}}", "alarms.models: m: budgett: no such key; did you mean budget?"),
+        ("alarms: {models: {m: {muted: {x: soon}}}}", "m: muted.x: must be a date such as 2026-12-31"),
+    ],
+)
+def test_settings_of_alarms_are_checked_by_name(tmp_path, settings, said):
+    path = tmp_path / "mlmon.yaml"
+    path.write_text(settings)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        read_config(path)
+
+
+def test_a_feature_is_muted_until_a_date_or_a_time(tmp_path):
+    path = tmp_path / "mlmon.yaml"
+    path.write_text("alarms: {models: {m: {muted: {x: 2026-12-31, y: 2026-12-31T12:00:00+02:00}}}}")
+    muted = read_config(path).alarms.models["m"].muted
+    assert [until.isoformat() for until in muted.values()] == ["2026-12-31T00:00:00+00:00", "2026-12-31T12:00:00+02:00"]

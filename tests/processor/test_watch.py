@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -57,6 +59,10 @@ def test_an_alarm_is_raised_shown_kept_over_a_restart_and_cleared(real, profile,
     wait(lambda: on(first) == {"x": 1, "y": 0}, "the alarm")
     assert of(first, "ml_drift_evidence") >= 1
     assert of(first, "ml_alarm_raised") == 1
+    command = [real.BIN / "otel-mlmon", "status", "--url", first.url + "/metrics"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "250"})
+    assert done.returncode == 1
+    assert "ON: x; 1 in 30 days, 2 allowed" in done.stdout
     first.stop()
     assert "m 1 of unknown_service" in first.log.read_text()
     assert "alarm: x: mean up 0." in first.log.read_text()
