@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -96,12 +97,13 @@ class Processor(Server):
         otlp: int | None = None,
         http: int | None = None,
         context: ssl.SSLContext | None = None,
+        program: Sequence[object] = (),
     ) -> None:
         config = folder / "mlmon.yaml"
         config.write_text(settings)
         self.otlp, self.otlp_http, port = otlp or free_port(), free_port(), http or free_port()
         self.folder, self.port = folder, port
-        command = [BIN / "otel-mlmon", "processor", "--config", config, "--data", folder / "data"]
+        command = [*(program or [BIN / "otel-mlmon", "processor"]), "--config", config, "--data", folder / "data"]
         command += ["--listen", f"127.0.0.1:{self.otlp}", "--listen-http", f"127.0.0.1:{self.otlp_http}"]
         command += ["--http", f"127.0.0.1:{port}", *flags]
         super().__init__(command, port, "/readyz", folder / "processor.log", context=context)

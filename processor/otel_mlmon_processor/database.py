@@ -120,6 +120,8 @@ def connect(path: Path, clock: Callable[[], int]) -> sqlite3.Connection:
         JournalError: it is not one that this version can use.
         sqlite3.Error: it cannot be read or written.
     """
+    if path.is_file() and not os.access(path, os.W_OK):  # SQLite would say so at the first request only
+        raise JournalError(_say_unwritable(path, "it is read-only"))
     # Transactions are begun by hand; the thread that uses the connection may change, never two at once.
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     try:
@@ -154,8 +156,12 @@ def explain(path: Path, error: sqlite3.Error) -> str:
         )
     unopened = "unable to open" in text or "readonly" in text
     if unopened or name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
-        return f"{path}: cannot be written ({text}); check the owner and the mode of the file and its directory"
+        return _say_unwritable(path, text)
     return f"{path}: {text}"
+
+
+def _say_unwritable(path: Path, how: str) -> str:
+    return f"{path}: cannot be written ({how}); check the owner and the mode of the file and its directory"
 
 
 def say_damaged(path: Path, how: str) -> str:
