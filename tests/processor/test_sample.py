@@ -1,0 +1,179 @@
+"""A data directory that was written by the version that brought format 3 is opened by this one.
+
+When the format changes, the old sample stays, and a new one is made: `python tests/processor/test_sample.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import importlib.util
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from otel_mlmon_processor.database import FORMAT
+from otel_mlmon_processor.ingest import Ingest
+
+from otel_mlmon import semconv
+from otel_mlmon.profile.document import Profile
+
+SAMPLES = Path(__file__).parent / "samples"
+NAMES = sorted(path.name for path in SAMPLES.iterdir()) if SAMPLES.exists() else []
+COUNTS, VALUE = semconv.METRIC_ML_FEATURE_COUNT.name, semconv.METRIC_ML_FEATURE_VALUE.name
+CALLS = semconv.METRIC_ML_INFERENCE_ACTIVE_CALLS.name
+DURATION = semconv.METRIC_ML_INFERENCE_DURATION.name
+
+
+def make_profile() -> Profile:
+    train = {"x": [0.0, 1.0, 2.0, 3.0] * 5, "c": ["a", "b"] * 10}
+    return Profile.build(train, model="m", version="1", created="2025-01-01T00:00:00Z")
+
+
+def make_requests(otlp) -> list[tuple[str, bytes]]:
+    """Two replicas over two paths, deltas and totals of every kind, a profile, and something that is not ours."""
+    first = otlp.Sender("a", "i", namespace="shop", environment="prod")
+    second = otlp.Sender("b", "", namespace="shop", environment="prod")
+    total = {"temporality": otlp.CUMULATIVE}
+    spread = Metric(name=VALUE)
+    spread.exponential_histogram.aggregation_temporality = otlp.CUMULATIVE
+    point = spread.exponential_histogram.data_points.add(scale=1, count=7, zero_count=2, sum=9.0)
+    point.start_time_unix_nano, point.time_unix_nano = otlp.at(0), otlp.at(2)
+    point.positive.offset = 3
+    point.positive.bucket_counts.extend([4, 0, 1])
+    second.label(point, VALUE, {semconv.ML_FEATURE_NAME: "z"})
+    foreign = Metric(name="app.requests")
+    foreign.gauge.data_points.add(time_unix_nano=otlp.at(2), as_int=1)
+    category, invalid = semconv.METRIC_ML_FEATURE_CATEGORY.name, semconv.METRIC_ML_FEATURE_INVALID.name
+    a = {semconv.ML_FEATURE_NAME: "c", semconv.ML_FEATURE_CATEGORY: "a"}
+    nan = {semconv.ML_FEATURE_INVALID_REASON: semconv.FeatureInvalidReason.NAN}
+    profile = make_profile()
+    return [
+        ("logs", first.profile(profile.hash, {1: gzip.compress(profile.to_bytes(), mtime=0)}, 1)),
+        (
+            "metrics",
+            first.request(
+                first.histogram([1, 2, 3, 4], 0, 1, total=12.5),
+                first.count(11, 0, 1),
+                first.count(6, 0, 1, name=category, labels=a),
+                first.count(1, 0, 1, name=invalid, labels=nan),
+                first.histogram([5, 0, 0, 1], 0, 1, name=DURATION, total=0.5),
+                first.count(3, 0, 1, name=CALLS, monotonic=False, **total),
+            ),
+        ),
+        (
+            "metrics",
+            second.request(
+                second.histogram([10, 0, 0, 10], 0, 1, total=40.0, **total),
+                second.count(20, 0, 1, **total),
+            ),
+        ),
+        # Here a checkpoint is written.
+        (
+            "metrics",
+            second.request(
+                second.histogram([12, 0, 0, 10], 0, 2, total=40.0, **total),
+                second.count(22, 0, 2, **total),
+                spread,
+                foreign,
+            ),
+        ),
+        ("metrics", first.request(first.histogram([0, 1, 0, 0], 1, 2, total=0.5), first.count(1, 1, 2))),
+    ]
+
+
+def fill(directory: Path, otlp) -> None:
+    ingest = Ingest(directory, forwarding=True, clock=lambda: otlp.at(2))
+    for number, request in enumerate(make_requests(otlp)):
+        if number == 3:
+            ingest.checkpoint()
+        ingest.submit(*request)
+    with contextlib.closing(sqlite3.connect(directory / "copy.db")) as copy:
+        source = sqlite3.connect(ingest.path)
+        source.backup(copy)
+        source.close()
+    ingest.close()
+    (directory / "copy.db").rename(directory / "mlmon.db")
+
+
+def read(directory: Path, otlp, again=()):
+    """What is held, after some requests more."""
+    ingest = Ingest(directory, forwarding=True, clock=lambda: otlp.at(2))
+    for request in again:
+        ingest.submit(*request)
+    (view,) = ingest.views()
+    ((profile,),) = ingest.profiles().values()
+    counters = ingest.counters()
+    x, c, z = (view.totals[type(otlp.X)("feature", name)] for name in "xcz")
+    held = {
+        "key": tuple(view.key),
+        "x": (x.cells.tolist(), x.edges.tolist(), x.sum, x.seen, dict(x.invalid)),
+        "c": dict(c.categories),
+        "z": (z.cells[z.cells > 0].tolist(), z.sum),
+        "window": view.window[otlp.X].cells.tolist(),
+        "replicas": {name: counts[otlp.X].cells.tolist() for name, counts in view.replicas.items()},
+        "calls": (view.active_calls, view.operations[DURATION][0].cells.tolist()),
+        "profile": profile.hash,
+        "counters": (ingest.recovered, counters.fold.points, counters.fold.producers, ingest.outbox_size()[0]),
+    }
+    ingest.close()
+    return held, counters.fold.duplicates
+
+
+@pytest.fixture(params=NAMES)
+def sample(request, tmp_path):
+    return shutil.copytree(SAMPLES / request.param, tmp_path / "data")
+
+
+def test_there_is_a_sample_of_this_format():
+    assert f"format-{FORMAT}" in NAMES
+
+
+def test_it_is_opened_with_what_was_counted(sample, otlp):
+    held, duplicates = read(sample, otlp)
+    assert held == {
+        "key": ("shop", "svc", "prod", "m", "1"),
+        "x": ([13, 3, 3, 14], [0.0, 1.0, 2.0], 53.0, 34, {"nan": 1}),
+        "c": {"a": 6},
+        "z": ([2, 4, 1], 9.0),
+        "window": [13, 3, 3, 14],
+        "replicas": {"a": [1, 3, 3, 4], "b": [12, 0, 0, 10]},
+        "calls": (3, [5, 0, 0, 1]),
+        "profile": make_profile().hash,
+        "counters": (2, 13, 2, 1),
+    }
+    assert duplicates == 0
+
+
+def test_it_knows_what_it_has_counted(sample, otlp):
+    before, _ = read(shutil.copytree(sample, sample.parent / "other"), otlp)
+    metrics = [request for request in make_requests(otlp) if request[0] == "metrics"]
+    after, duplicates = read(sample, otlp, again=metrics)
+    assert {**after, "counters": None} == {**before, "counters": None}
+    assert duplicates == 12  # all but the level, of which the newest is kept
+
+
+def test_the_command_calls_it_sound(sample, real):
+    done = subprocess.run(
+        [real.BIN / "otel-mlmon", "store", "check", sample], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "journal     2 requests since" in done.stdout
+    assert "outbox      1 requests wait" in done.stdout
+
+
+if __name__ == "__main__":
+    spec = importlib.util.spec_from_file_location("sample_requests", Path(__file__).parent / "conftest.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["sample_requests"] = module
+    spec.loader.exec_module(module)
+    with tempfile.TemporaryDirectory() as folder:
+        fill(Path(folder) / "data", module.Otlp)
+        target = SAMPLES / f"format-{FORMAT}"
+        target.mkdir(parents=True)
+        shutil.copy(Path(folder) / "data" / "mlmon.db", target)
