@@ -15,7 +15,8 @@ from typing import Final
 
 from rich.console import Console
 
-from otel_mlmon.cli import Command, CommandError
+from otel_mlmon.cli import SUMMARIES, Command, CommandError
+from otel_mlmon_processor.alarm_store import FILE
 from otel_mlmon_processor.database import JournalError, examine, explain, sync
 from otel_mlmon_processor.fold import Fold, FoldCounters, FormatError
 from otel_mlmon_processor.journal import Journal
@@ -167,6 +168,10 @@ def back_up(path: Path, copy: Path) -> int:
     shutil.rmtree(partial, ignore_errors=True)  # of one that was broken off
     partial.mkdir(parents=True, mode=0o700)
     target = partial / NAME
+    alarms = path.with_name(FILE)
+    if alarms.exists():  # first: it may be older than the counts, not newer
+        shutil.copyfile(alarms, partial / FILE)
+        sync(partial / FILE)
     with _reading(path) as source:
         examine(path, source)
         try:
@@ -257,4 +262,4 @@ def _time(nanoseconds: int) -> str:
     return datetime.fromtimestamp(nanoseconds / 1e9, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-COMMAND = Command("check, back up and compact the data directory of a processor", configure, run)
+COMMAND = Command(SUMMARIES["store"], configure, run)
