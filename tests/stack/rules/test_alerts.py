@@ -161,7 +161,7 @@ class Faults:
 def test_a_collector_that_cannot_send(watch, flights, wait, real, tmp_path):
     """The processor is away and the queue is small: it fills, then what comes is lost."""
     endpoint = f"127.0.0.1:{real.free_port()}"
-    agent = watch.agent(endpoint, queue_size=300)
+    agent = watch.agent(endpoint, queue_size=1_000)
     prometheus = watch.prometheus(agent=agent)
     monitor = flights.replica(f"127.0.0.1:{agent.ports['GRPC']}", flights.profile)
 
