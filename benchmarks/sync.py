@@ -93,7 +93,7 @@ def mounted(image: Path, at: Path):
     try:
         yield at
     finally:
-        run("umount", "-l", at)
+        run("umount", at)
 
 
 def cut(folder: Path, level: str, rng: random.Random) -> tuple[int, int]:
@@ -116,8 +116,8 @@ def cut(folder: Path, level: str, rng: random.Random) -> tuple[int, int]:
             if image.read_bytes() == before:
                 break
         process.kill()
-        said = process.stdout.read().split(b"\n")
         process.wait()
+        said = process.stdout.read().split(b"\n")
         process.stdout.close()
     acknowledged = int(said[-2])
     with mounted(copy, folder / "found") as found:
@@ -145,7 +145,9 @@ def cut_power(folder: Path, cuts: int) -> list[dict[str, object]] | None:
         results = []
         for _ in range(cuts):
             try:
-                results.append(cut(folder, level, rng))
+                # A folder for each: another process may still hold what was mounted before.
+                with tempfile.TemporaryDirectory(dir=folder) as place:
+                    results.append(cut(Path(place), level, rng))
             except (sqlite3.DatabaseError, AssertionError):
                 results.append(None)
         whole = [result for result in results if result is not None]
