@@ -319,7 +319,7 @@ class Chaos:
             self.startup = time.monotonic() - began
             for client in self.clients:
                 client.go.set()
-            self._sleep(time.monotonic(), self.rng.uniform(0.02, 0.3))
+            self._sleep(time.monotonic(), self.rng.uniform(0.02, 0.6))
             if way == "expose":
                 threading.Thread(target=self._scrape, daemon=True).start()
             if way in AIMS:
