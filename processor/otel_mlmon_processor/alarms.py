@@ -63,7 +63,8 @@ class ModelAlarms:
         self._keys = [key_of(reference) for reference in self._references]
         self._namings = [name_cells(reference) for reference in self._references]
         self._places = {key: place for place, key in enumerate(self._keys)}
-        self._width = max((len(r.variable.decision) for r in self._references), default=1)
+        self._starts: list[NDArray[np.intp]] = [np.array(r.variable.decision) for r in self._references]
+        self._width = max(map(len, self._starts), default=1)
         self._scanner: Scanner | None = None
         self._learning: Learning | None = None
         self._phase: Phase = "calibrated"
@@ -108,11 +109,10 @@ class ModelAlarms:
         for place, r in enumerate(self._references):
             held = r.histogram
             invalid = np.array([getattr(held.invalid, reason) for reason in REASONS])
-            starts: NDArray[np.intp] = np.array(r.variable.decision)
-            coarse, rates, seen = condense(held.counts, invalid, r.variable.axis, starts)
+            coarse, rates, seen = condense(held.counts, invalid, r.variable.axis, self._starts[place])
             reference[: coarse.size, place] = coarse / max(coarse.sum(), 1)
             allowed[:, place] = rates / max(int(seen), 1)
-        return Learning([len(r.variable.decision) for r in self._references], len(RATES), reference, allowed)
+        return Learning(list(map(len, self._starts)), len(RATES), reference, allowed)
 
     def advance(self, windows: Iterable[Window]) -> list[AlarmEvent]:
         """Look at windows in order; those before `next` are left out."""
@@ -156,13 +156,12 @@ class ModelAlarms:
             place = self._places.get(key)
             if place is None:
                 continue
-            variable = self._references[place].variable
-            cells = cells_over(variable.axis, self._references[place].histogram.counts, held)
+            reference, axis = self._references[place], self._references[place].variable.axis
+            cells = cells_over(axis, reference.histogram.counts, held)
             if cells is None:
-                cells = np.zeros(variable.axis.cells, np.int64)
+                cells = np.zeros(axis.cells, np.int64)
             invalid = np.array([held.invalid.get(reason, 0) for reason in REASONS])
-            starts: NDArray[np.intp] = np.array(variable.decision)
-            coarse, rates[:, place], seen[place] = condense(cells, invalid, variable.axis, starts)
+            coarse, rates[:, place], seen[place] = condense(cells, invalid, axis, self._starts[place])
             counts[: coarse.size, place] = coarse
         return counts, rates, seen
 
