@@ -6,26 +6,28 @@ request is used.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import compress
 from typing import Any, Final, TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
-from opentelemetry.proto.metrics.v1.metrics_pb2 import (
-    Metric,
-)
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_mlmon import semconv
 from otel_mlmon_processor.point_values import (
     DEFAULT_LIMITS,
+    LATEST_TIME,
     DecodeLimits,
+    MalformedError,
     UnreadablePointError,
+    check_cells,
     read_attributes,
     read_count,
     read_explicit,
@@ -33,7 +35,7 @@ from otel_mlmon_processor.point_values import (
     read_gauge,
     read_level,
     read_text,
-    read_times,
+    reader_of,
 )
 from otel_mlmon_processor.points import (
     CUMULATIVE,
@@ -50,13 +52,13 @@ from otel_mlmon_processor.points import (
     ProfilePart,
     Value,
 )
+from otel_mlmon_processor.wire import MetricsRequest
 
+__all__ = ["METRICS", "NOT_ML", "OURS", "MalformedError", "decode_logs", "decode_metrics", "decode_traces"]
+
+_COMMON_BYTES: Final = 4096  # of a resource and a scope that are kept
 NO_RECORDED_VALUE: Final = 1  # a flag of OTLP: the point says only that its stream has ended
 NOT_ML: Final = "not_ml"
-
-
-class MalformedError(ValueError):
-    """The bytes are not a request of this signal."""
 
 
 # What the model process sends and the fold uses; a metric that is not here is none of ours.
@@ -100,7 +102,18 @@ def decode_metrics(body: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Batch:
     Raises:
         MalformedError: the bytes are not an ExportMetricsServiceRequest.
     """
-    request = _parse(ExportMetricsServiceRequest, body)
+    try:
+        batch = _read_metrics(body, limits)
+        if not batch.refused:
+            return batch
+    except MalformedError:
+        pass
+    # Protobuf has more than one spelling of packed numbers; `wire` reads the one that all known encoders write.
+    return _read_metrics(_parse(ExportMetricsServiceRequest, body).SerializeToString(), limits)
+
+
+def _read_metrics(body: bytes, limits: DecodeLimits) -> Batch:
+    request = _parse(MetricsRequest, body)
     groups: list[Group] = []
     tally = _Tally()
     for resource_metrics in request.resource_metrics:
@@ -109,7 +122,7 @@ def decode_metrics(body: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Batch:
             for metric in scope_metrics.metrics:
                 _read_metric(metric, points, tally, limits)
             if points:
-                producer = _read_producer(resource_metrics.resource, scope_metrics.scope.attributes, limits)
+                producer = _find_producer(resource_metrics.resource, scope_metrics.scope, limits)
                 if producer is None:
                     tally.refuse("identity", len(points))
                 else:
@@ -167,50 +180,65 @@ class _Tally:
         self.ignored: Counter[str] = Counter()
 
     def refuse(self, reason: str, items: int) -> None:
-        self.refused[reason] += items
+        if items:
+            self.refused[reason] += items
 
     def finish(self, groups: list[Group]) -> Batch:
         return Batch(tuple(groups), self.items, dict(self.refused), dict(self.ignored))
 
 
-_Request = TypeVar("_Request", ExportMetricsServiceRequest, ExportLogsServiceRequest, ExportTraceServiceRequest)
+_Message = TypeVar("_Message", bound=Message)
 
 
-def _parse(kind: type[_Request], body: bytes) -> _Request:
+def _parse(kind: type[_Message], body: bytes) -> _Message:
     try:
         return kind.FromString(body)
     except DecodeError as error:
         raise MalformedError(f"not an {kind.DESCRIPTOR.full_name}: {error}") from error
 
 
-def _read_metric(metric: Metric, points: list[Point], tally: _Tally, limits: DecodeLimits) -> None:
+def _read_metric(metric: Any, points: list[Point], tally: _Tally, limits: DecodeLimits) -> None:
     data = metric.WhichOneof("data")
     held = getattr(metric, data).data_points if data else ()
     tally.items += len(held)
-    if metric.name not in METRICS:
-        tally.ignored["unused" if metric.name in OURS else NOT_ML] += len(held)
+    name: str = metric.name
+    if name not in METRICS:
+        tally.ignored["unused" if name in OURS else NOT_ML] += len(held)
         return
     try:
         read, temporality = _reader(metric, data)
     except UnreadablePointError as reason:
         tally.refuse(str(reason), len(held))
         return
+    found: list[Point] = []
+    counts: list[int] = []
+    attributes = reader_of(limits)
     for point in held:
         if point.flags & NO_RECORDED_VALUE:
             tally.ignored["no_recorded_value"] += 1
             continue
         try:
-            start, end = read_times(point.start_time_unix_nano, point.time_unix_nano)
-            attributes = read_attributes(point.attributes, limits)
-            points.append(Point(metric.name, attributes, temporality, start, end, read(point, limits)))
+            start, end = point.start_time_unix_nano, point.time_unix_nano
+            if not 0 < end <= LATEST_TIME or start > LATEST_TIME:
+                raise UnreadablePointError("time")
+            known = attributes[tuple(point.attributes)]
+            found.append(Point(name, known, temporality, start, end, read(point, limits)))
         except UnreadablePointError as reason:
             tally.refused[str(reason)] += 1
+            continue
+        if read is read_explicit:
+            counts.append(point.count)
+    if counts:
+        sound = check_cells([point.value for point in found], counts)
+        tally.refuse("counts", sound.count(False))
+        found = list(compress(found, sound))
+    points += found
 
 
 _Reader = Callable[[Any, DecodeLimits], Value]
 
 
-def _reader(metric: Metric, data: str | None) -> tuple[_Reader, int]:
+def _reader(metric: Any, data: str | None) -> tuple[_Reader, int]:
     """How to read the points of a metric, and their temporality."""
     name = metric.name
     if name in _HISTOGRAMS:
@@ -233,6 +261,17 @@ def _temporality(value: int) -> int:
     if value not in (DELTA, CUMULATIVE):  # the numbers are those of OTLP
         raise UnreadablePointError("temporality")
     return value
+
+
+def _find_producer(resource: bytes, scope: bytes, limits: DecodeLimits) -> Producer | None:
+    """Of the bytes of a resource and a scope, which come again with every request."""
+    find = _parse_producer if len(resource) + len(scope) <= _COMMON_BYTES else _parse_producer.__wrapped__
+    return find(resource, scope, limits)
+
+
+@functools.lru_cache(maxsize=4096)
+def _parse_producer(resource: bytes, scope: bytes, limits: DecodeLimits) -> Producer | None:
+    return _read_producer(_parse(Resource, resource), _parse(InstrumentationScope, scope).attributes, limits)
 
 
 _IDENTITY: Final = (SERVICE_NAMESPACE, SERVICE_NAME, SERVICE_INSTANCE, ENVIRONMENT)

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon_processor.points import Exponential
-
 Buckets = dict[int, int]
+
+
+class Exponential(NamedTuple):
+    """An exponential histogram; the buckets are counts from an index on, as in OTLP."""
+
+    scale: int
+    zero_threshold: float
+    zero: int
+    positive_offset: int
+    positive: tuple[int, ...]
+    negative_offset: int
+    negative: tuple[int, ...]
+    sum: float | None
 
 
 @dataclass(slots=True)

@@ -13,33 +13,17 @@ from types import MappingProxyType
 from typing import Final
 
 from otel_mlmon.profile.document import Profile
-from otel_mlmon_processor.exponential import ExponentialSum
+from otel_mlmon_processor.additions import Additions, Sent
 from otel_mlmon_processor.fold_settings import FoldSettings
-from otel_mlmon_processor.generation import Generation, Share
-from otel_mlmon_processor.layout import Slot, Tally
-from otel_mlmon_processor.model import Level, Model, OperationKey
 from otel_mlmon_processor.pack import PackError, pack, unpack
-from otel_mlmon_processor.points import CUMULATIVE, DELTA, Batch, Group, Point
-from otel_mlmon_processor.producers import DROPPED, INFO, LEVEL, OPERATION, ProducerState, Series, UnusableError
+from otel_mlmon_processor.points import Batch, Group
+from otel_mlmon_processor.producers import UnusableError
 from otel_mlmon_processor.profile_store import ProfileStore
 from otel_mlmon_processor.state import State
-from otel_mlmon_processor.streams import DUPLICATE, NEW, Cumulative, Increase, Reading
 from otel_mlmon_processor.views import Capture, build, capture
 from otel_mlmon_processor.windows import ModelKey, ModelView
 
 FORMAT: Final = 3  # of the dump
-
-AHEAD: Final = "ahead"
-_TOTALS_ONLY: Final = -1
-
-
-class _Additions:
-    """What a request adds, gathered so that each place of time is added to once."""
-
-    def __init__(self, received: int) -> None:
-        self.received = received
-        self.shares: dict[tuple[Model, Generation], dict[Share, list[tuple[Slot, Reading]]]] = {}
-        self.newest: dict[tuple[Model, int, str], int] = {}  # event time by model, producer and replica
 
 
 class FormatError(ValueError):
@@ -91,10 +75,10 @@ class Fold:
         for key in state.sweep():
             self._profiles.forget(key)
         refused: Counter[str] = Counter()
-        additions = _Additions(received_ns)
+        additions = Additions(received_ns)
         for group in batch.groups:
             self._apply_group(group, additions, refused)
-        self._add(additions)
+        additions.add_to(state)
         state.dropped.update(refused)
         state.dropped.update(batch.refused)
         return refused
@@ -169,7 +153,7 @@ class Fold:
 
     # ---------------------------------------------------------------- one request
 
-    def _apply_group(self, group: Group, additions: _Additions, refused: Counter[str]) -> None:
+    def _apply_group(self, group: Group, additions: Additions, refused: Counter[str]) -> None:
         state = self._state
         try:
             producer = state.producer(group.producer)
@@ -178,130 +162,4 @@ class Fold:
             return
         for part in group.parts:
             self._profiles.add(producer.number, producer.key(part.model, part.version), part, refused)
-        for point in group.points:
-            try:
-                self._apply_point(producer, point, additions)
-            except UnusableError as reason:
-                refused[str(reason)] += 1
-
-    def _apply_point(self, producer: ProducerState, point: Point, additions: _Additions) -> None:
-        state = self._state
-        series = state.series(producer, point.metric, point.attributes)
-        model, kind = series.model, series.meaning.kind
-        model.received = state.now
-        if kind == INFO:
-            model.describe(point.attributes, point.end)
-        elif kind == LEVEL:
-            self._set_level(producer, series, point)
-        else:
-            increase = self._read_increase(producer, series, point)
-            if increase is None:
-                state.duplicates += 1
-                return
-            model.begin(series.generation, min(increase.since or point.end, state.now))
-            if series.generation is not None:
-                share = self._share(producer, series, point, increase.since, additions)
-                bounds = None if isinstance(increase.reading.counts, (int, ExponentialSum)) else increase.reading.bounds
-                slot = state.slot(series, series.generation, bounds)
-                shares = additions.shares.setdefault((model, series.generation), {})
-                shares.setdefault(share, []).append((slot, increase.reading))
-            elif kind == OPERATION:
-                key = OperationKey(point.metric, series.meaning.rest, increase.reading.bounds)
-                if not model.operate(key, increase.reading, self.settings.caps.operations):
-                    raise UnusableError("too_many_operations")
-            elif kind == DROPPED:
-                model.dropped[point.metric, series.meaning.detail] += _number(increase.reading)
-        state.points += 1
-
-    def _read_increase(self, producer: ProducerState, series: Series, point: Point) -> Increase | None:
-        """What a point adds; None where it had been counted before.
-
-        Raises:
-            UnusableError: whether it was counted is no longer known, or its cells changed without a new start.
-        """
-        reading = Reading.read(point.value)
-        if point.temporality == DELTA:
-            verdict = producer.intervals.take(point.start, point.end, series.number, self._state.intervals_of(producer))
-            if verdict == NEW:
-                return Increase(point.start or point.end, reading)
-        elif point.temporality == CUMULATIVE:
-            known = series.cumulatives.get(point.start)
-            if known is None:
-                self._state.count_stream()
-                series.cumulatives[point.start] = Cumulative(point.start, point.end, reading)
-                return Increase(point.start, reading)
-            advanced = known.advance(point.end, reading)
-            if isinstance(advanced, Increase):
-                return advanced
-            verdict = advanced
-        else:
-            raise UnusableError("temporality")
-        if verdict == DUPLICATE:
-            return None
-        raise UnusableError(verdict)
-
-    def _share(self, producer: ProducerState, series: Series, point: Point, since: int, additions: _Additions) -> Share:
-        """Where in time the counts of a feature or an output belong."""
-        settings, model = self.settings, series.model
-        if series.generation is not None:
-            series.generation.received = self._state.now
-            series.generation.points += 1
-        window, span = settings.window_of(point.end), settings.span_of(since, point.end)
-        if point.end > additions.received + settings.ahead_ns:
-            self._state.dropped[AHEAD] += 1
-            return Share(producer.instance, _TOTALS_ONLY, span)
-        self._state.late += window < model.last
-        place = (model, producer.number, producer.instance)
-        additions.newest[place] = max(additions.newest.get(place, 0), point.end)
-        return Share(producer.instance, window, span)
-
-    def _set_level(self, producer: ProducerState, series: Series, point: Point) -> None:
-        place = (producer.number, point.attributes)
-        known = series.model.levels.get(place)
-        value = _number(Reading.read(point.value))
-        if point.temporality == DELTA:
-            verdict = producer.intervals.take(point.start, point.end, series.number, self._state.intervals_of(producer))
-            if verdict == NEW:
-                total = value + (known.value if known else 0)
-                end = max(point.end, known.end if known else 0)
-                series.model.levels[place] = Level(end, total, self._state.now)
-        elif known is None or point.end > known.end:
-            series.model.levels[place] = Level(point.end, value, self._state.now)
-
-    def _add(self, additions: _Additions) -> None:
-        for (_, generation), shares in additions.shares.items():
-            touched: set[int] = set()
-            for share, pairs in shares.items():
-                generation.add(share, _gather(pairs, generation), self.settings)
-                touched.add(share.window)
-            generation.pack(touched)
-        for (model, producer, instance), end in additions.newest.items():
-            model.note(producer, instance, end, self._state.now)
-        for model in {model: None for model, _, _ in additions.newest}:
-            model.advance(self._state.now, self.settings)
-
-
-def _gather(pairs: list[tuple[Slot, Reading]], generation: Generation) -> Tally:
-    """One tally of what a request adds to one place of time."""
-    tally = Tally(generation.layout.width, generation.layout.floats)
-    ints = tally.ints
-    for slot, reading in pairs:
-        counts = reading.counts
-        if isinstance(counts, int):
-            ints[slot.offset] += counts
-            continue
-        if isinstance(counts, ExponentialSum):
-            tally.exponentials.setdefault(slot.number, ExponentialSum()).merge(counts)
-        else:
-            ints[slot.offset : slot.offset + slot.size] += counts
-        if reading.sum is None:
-            ints[slot.offset + slot.size] += counts.count if isinstance(counts, ExponentialSum) else int(counts.sum())
-        else:
-            tally.sums[slot.total] += reading.sum
-    return tally
-
-
-def _number(reading: Reading) -> int:
-    if not isinstance(reading.counts, int):
-        raise UnusableError("instrument")
-    return reading.counts
+        Sent(state, producer, additions, refused).take(group.points)

@@ -9,7 +9,7 @@ from otel_mlmon_processor.exponential import ExponentialSum
 from otel_mlmon_processor.fold_settings import FoldSettings
 from otel_mlmon_processor.generation import Generation
 from otel_mlmon_processor.points import Attributes
-from otel_mlmon_processor.streams import Reading
+from otel_mlmon_processor.reading import Reading
 from otel_mlmon_processor.watermark import Watermark
 from otel_mlmon_processor.windows import ModelKey
 
@@ -35,6 +35,8 @@ class Operation:
         """Add counts; a producer that sends no sum adds none."""
         if isinstance(reading.counts, ExponentialSum):
             self.counts.merge(reading.counts)
+        elif isinstance(reading.counts, bytes):
+            self.counts = self.counts + reading.cells
         else:
             self.counts = self.counts + reading.counts
         self.sum += reading.sum or 0.0

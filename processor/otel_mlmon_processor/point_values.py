@@ -1,6 +1,6 @@
 """Values of single OTLP points, read and checked. Pure.
 
-What cannot be used raises UnreadablePointError with the reason.
+Points are those of `wire`. What cannot be used raises UnreadablePointError with the reason.
 """
 
 from __future__ import annotations
@@ -9,21 +9,20 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.metrics.v1.metrics_pb2 import (
-    ExponentialHistogramDataPoint,
-    HistogramDataPoint,
-    NumberDataPoint,
-)
 
-from otel_mlmon_processor.points import Attributes, Counts, Explicit, Exponential
+from otel_mlmon_processor.exponential import Exponential
+from otel_mlmon_processor.points import Attributes
+from otel_mlmon_processor.reading import Reading
 
 LARGEST_COUNT: Final = 2**48  # so that thousands of points of this size still add up in 64 bits
 LATEST_TIME: Final = 2**63 - 1
-_COMMON_BOUNDS: Final = 256
+_COMMON_BYTES: Final = 2048  # bounds and attributes of which no more is kept are short, so that memory is bounded
+_COMMON_ATTRIBUTES: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +47,42 @@ class DecodeLimits:
 DEFAULT_LIMITS: Final = DecodeLimits()
 
 
+class MalformedError(ValueError):
+    """The bytes are not a request of their signal."""
+
+
 class UnreadablePointError(Exception):
     """One point cannot be used; the argument is the reason."""
 
 
-def read_times(start: int, end: int) -> tuple[int, int]:
-    """Start and end of a point, of a sensible size."""
-    if not 0 < end <= LATEST_TIME or start > LATEST_TIME:
-        raise UnreadablePointError("time")
-    return start, end
+class AttributeReader(dict[tuple[bytes, ...], Attributes]):
+    """Attributes by their bytes, as `reader[bytes of each]`: a stream's come again with every point.
+
+    What is short is kept, up to a number, and begun anew beyond it.
+    """
+
+    def __init__(self, limits: DecodeLimits) -> None:
+        self._limits = limits
+
+    def __missing__(self, raw: tuple[bytes, ...]) -> Attributes:
+        """Read them; see read_attributes."""
+        if len(raw) > self._limits.attributes:
+            raise UnreadablePointError("attributes")
+        try:
+            read = read_attributes([KeyValue.FromString(one) for one in raw], self._limits)
+        except DecodeError as error:
+            raise MalformedError(f"an attribute is damaged: {error}") from error
+        if sum(map(len, raw)) <= _COMMON_BYTES:
+            if len(self) >= _COMMON_ATTRIBUTES:
+                self.clear()
+            self[raw] = read
+        return read
+
+
+@functools.cache
+def reader_of(limits: DecodeLimits) -> AttributeReader:
+    """The reader that keeps what it read under these limits."""
+    return AttributeReader(limits)
 
 
 def read_attributes(attributes: Sequence[KeyValue], limits: DecodeLimits) -> Attributes:
@@ -87,32 +113,45 @@ def read_text(value: AnyValue) -> str:
     raise UnreadablePointError("attributes")
 
 
-def read_explicit(point: HistogramDataPoint, limits: DecodeLimits) -> Explicit:
-    """A histogram over explicit bounds."""
-    cells = len(point.bucket_counts)
-    if cells > limits.cells:
+def read_explicit(point: Any, limits: DecodeLimits) -> Reading:
+    """A histogram over explicit bounds; whether its counts add up is for `check_cells` to say."""
+    cells: bytes = point.bucket_counts
+    bounds: bytes = point.explicit_bounds
+    size = len(cells)
+    if size > 8 * limits.cells:
         raise UnreadablePointError("too_many_cells")
-    if cells != len(point.explicit_bounds) + 1:
+    if size != len(bounds) + 8 or size % 8:
         raise UnreadablePointError("cells")  # also histograms without cells: they have no distribution to count
-    counts = _count_cells(point.bucket_counts[:], point.count)
-    counts.setflags(write=False)
-    bounds = tuple(point.explicit_bounds)
-    packed = _pack_bounds(bounds) if len(bounds) <= _COMMON_BOUNDS else _pack_bounds.__wrapped__(bounds)
-    if packed is None:
+    known = (_check_bounds if size <= _COMMON_BYTES else _check_bounds.__wrapped__)(bounds)
+    if known is None:
         raise UnreadablePointError("bounds")
-    return Explicit(packed, counts, _read_sum(point))
+    if point.count > LARGEST_COUNT:
+        raise UnreadablePointError("too_large")
+    return Reading(cells, known, _read_sum(point))
 
 
-@functools.lru_cache(maxsize=1024)  # a profile's bounds come again with every point; only short ones are kept
-def _pack_bounds(values: tuple[float, ...]) -> bytes | None:
-    """Bytes of the bounds; None where they are not finite and ascending."""
-    bounds = np.array(values, dtype=np.float64)
-    if not np.isfinite(bounds).all() or (bounds[1:] <= bounds[:-1]).any():
+@functools.lru_cache(maxsize=1024)  # a profile's bounds come again with every point
+def _check_bounds(bounds: bytes) -> bytes | None:
+    """The bounds, equal ones as one object; None where they are not finite and ascending."""
+    values = np.frombuffer(bounds, dtype="<f8")
+    if not np.isfinite(values).all() or (values[1:] <= values[:-1]).any():
         return None
-    return bounds.tobytes()
+    return bounds
 
 
-def read_exponential(point: ExponentialHistogramDataPoint, limits: DecodeLimits) -> Exponential:
+def check_cells(readings: Sequence[Any], counts: Sequence[int]) -> list[bool]:
+    """Of explicit histograms (at least one), whether their cells add up to their count; of all at once, for speed."""
+    cells = [reading.counts for reading in readings]
+    joined = np.frombuffer(b"".join(cells), dtype="<u8")
+    starts = np.cumsum([0, *map(len, cells[:-1])]) // 8
+    sound = np.add.reduceat(joined, starts) == np.array(counts, dtype=np.uint64)
+    if joined.max() > LARGEST_COUNT:  # then they could add up again beyond 64 bits
+        sound &= np.maximum.reduceat(joined, starts) <= LARGEST_COUNT
+    found: list[bool] = sound.tolist()
+    return found
+
+
+def read_exponential(point: Any, limits: DecodeLimits) -> Exponential:
     """An exponential histogram."""
     positive, negative = point.positive, point.negative
     if len(positive.bucket_counts) + len(negative.bucket_counts) > limits.cells:
@@ -125,7 +164,10 @@ def read_exponential(point: ExponentialHistogramDataPoint, limits: DecodeLimits)
             raise UnreadablePointError("bounds")
     if not 0 <= point.zero_threshold < math.inf:
         raise UnreadablePointError("bounds")
-    _count_cells([*positive.bucket_counts, *negative.bucket_counts, point.zero_count], point.count)
+    if point.count > LARGEST_COUNT:
+        raise UnreadablePointError("too_large")
+    if sum([*positive.bucket_counts, *negative.bucket_counts, point.zero_count]) != point.count:
+        raise UnreadablePointError("counts")  # they are unsigned on the wire, so none is larger than the count
     return Exponential(
         point.scale,
         point.zero_threshold,
@@ -138,25 +180,36 @@ def read_exponential(point: ExponentialHistogramDataPoint, limits: DecodeLimits)
     )
 
 
-def _count_cells(cells: list[int], count: int) -> Counts:
-    """Counts of the cells, checked: none is absurd and they add up. They are unsigned on the wire."""
-    if count > LARGEST_COUNT:
-        raise UnreadablePointError("too_large")
-    if sum(cells) != count:  # so none is larger than the count
-        raise UnreadablePointError("counts")
-    return np.array(cells, dtype=np.int64)
-
-
-def _read_sum(point: HistogramDataPoint | ExponentialHistogramDataPoint) -> float | None:
-    if not point.HasField("sum"):
+def _read_sum(point: Any) -> float | None:
+    total: float = point.sum
+    if not total and not point.HasField("sum"):  # the slower question, last
         return None
-    if not math.isfinite(point.sum):
+    if not math.isfinite(total):
         raise UnreadablePointError("sum")
-    return point.sum
+    return total
 
 
-def read_level(point: NumberDataPoint, _: DecodeLimits) -> int:
+def read_level(point: Any, _: DecodeLimits) -> Reading:
     """A whole number; also one that was sent as a float."""
+    return Reading(_read_integer(point))
+
+
+def read_count(point: Any, _: DecodeLimits) -> Reading:
+    """A whole number that is not negative."""
+    value = _read_integer(point)
+    if value < 0:
+        raise UnreadablePointError("negative")
+    return Reading(value)
+
+
+def read_gauge(point: Any, _: DecodeLimits) -> Reading:
+    """A gauge is read for its attributes."""
+    if point.WhichOneof("value") is None:
+        raise UnreadablePointError("not_an_integer")
+    return Reading(1)
+
+
+def _read_integer(point: Any) -> int:
     kind = point.WhichOneof("value")
     value: float = point.as_int if kind == "as_int" else point.as_double
     if kind is None or not math.isfinite(value) or value != int(value):
@@ -164,18 +217,3 @@ def read_level(point: NumberDataPoint, _: DecodeLimits) -> int:
     if abs(value) > LARGEST_COUNT:
         raise UnreadablePointError("too_large")
     return int(value)
-
-
-def read_count(point: NumberDataPoint, limits: DecodeLimits) -> int:
-    """A whole number that is not negative."""
-    value = read_level(point, limits)
-    if value < 0:
-        raise UnreadablePointError("negative")
-    return value
-
-
-def read_gauge(point: NumberDataPoint, _: DecodeLimits) -> int:
-    """A gauge is read for its attributes."""
-    if point.WhichOneof("value") is None:
-        raise UnreadablePointError("not_an_integer")
-    return 1

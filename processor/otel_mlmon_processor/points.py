@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-Counts = NDArray[np.int64]
+from otel_mlmon_processor.exponential import Exponential
+from otel_mlmon_processor.reading import Reading
 
 SERVICE_NAMESPACE: Final = "service.namespace"
 SERVICE_NAME: Final = "service.name"
@@ -31,32 +29,7 @@ class Producer(NamedTuple):
     incarnation: str  # random per process, renewed after fork
 
 
-class Explicit(NamedTuple):
-    """A histogram over explicit bounds.
-
-    `bounds` are the k bounds as the bytes of a float64 array, so that equal bounds are one key; `counts` has the k + 1
-    cells, read-only; `sum` is None where the producer sent none.
-    """
-
-    bounds: bytes
-    counts: Counts
-    sum: float | None
-
-
-class Exponential(NamedTuple):
-    """An exponential histogram; the buckets are counts from an index on, as in OTLP."""
-
-    scale: int
-    zero_threshold: float
-    zero: int
-    positive_offset: int
-    positive: tuple[int, ...]
-    negative_offset: int
-    negative: tuple[int, ...]
-    sum: float | None
-
-
-Value = Explicit | Exponential | int
+Value = Reading | Exponential
 Attributes = tuple[tuple[str, str], ...]
 
 

@@ -65,6 +65,7 @@ class Meaning:
     """What a metric and its attributes say.
 
     Args:
+        metric, attributes: as they came.
         model, version: of which model.
         kind: SEEN, INVALID, CATEGORY, NUMBERS, OPERATION, LEVEL, INFO or DROPPED.
         digest: hash of the profile the counts were made with.
@@ -73,6 +74,8 @@ class Meaning:
         rest: attributes that are kept apart in operational histograms.
     """
 
+    metric: str
+    attributes: Attributes
     model: str
     version: str
     kind: str
@@ -99,7 +102,7 @@ def interpret(metric: str, attributes: Attributes) -> Meaning:
         kind = _OTHER_KINDS.get(metric, OPERATION)
         detail = given.get(semconv.MLMON_REASON, "") if kind == DROPPED else ""
         rest = tuple(pair for pair in attributes if pair[0] in _OPERATION_ATTRIBUTES) if kind == OPERATION else ()
-        return Meaning(model, version, kind, detail=detail, rest=rest)
+        return Meaning(metric, attributes, model, version, kind, detail=detail, rest=rest)
     kind, role, key = counted
     if role is None:
         role = _SIGNALS.get(given.get(semconv.ML_PREDICTION_SIGNAL, ""))
@@ -114,7 +117,7 @@ def interpret(metric: str, attributes: Attributes) -> Meaning:
     if kind == INVALID and detail not in _REASONS:
         raise UnusableError("no_reason")
     digest = given.get(semconv.ML_REFERENCE_HASH, "")
-    return Meaning(model, version, kind, digest, VariableKey(role, name), detail)
+    return Meaning(metric, attributes, model, version, kind, digest, VariableKey(role, name), detail)
 
 
 class Series:

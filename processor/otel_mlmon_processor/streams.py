@@ -11,12 +11,10 @@ from bisect import bisect_right
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from otel_mlmon_processor.exponential import ExponentialSum
-from otel_mlmon_processor.points import Explicit, Exponential, Producer, Value
-
-Counts = NDArray[np.int64]
+from otel_mlmon_processor.points import Producer
+from otel_mlmon_processor.reading import Change, Measured, Reading
 
 NEW: Final = "new"
 DUPLICATE: Final = "duplicate"
@@ -68,8 +66,8 @@ class Intervals:
         self.known: dict[tuple[int, int], int] = {}  # in order of first sight
         self.settled = Spans(spans)
 
-    def take(self, start: int, end: int, stream: int, limit: int) -> str:
-        """Note that a stream sent (start, end]; NEW, DUPLICATE or TOO_OLD. At most `limit` are kept exactly."""
+    def take(self, start: int, end: int, stream: int) -> str:
+        """Note that a stream sent (start, end]; NEW, DUPLICATE or TOO_OLD."""
         interval = (start, end)
         bit = 1 << stream
         streams = self.known.get(interval)
@@ -81,11 +79,14 @@ class Intervals:
         if self.settled.starts and self.settled.cover(*_extent(start, end)):
             return TOO_OLD
         self.known[interval] = bit
+        return NEW
+
+    def settle(self, limit: int) -> None:
+        """Keep at most `limit` exactly."""
         while len(self.known) > limit:
             oldest = next(iter(self.known))
             del self.known[oldest]
             self.settled.add(*_extent(*oldest))
-        return NEW
 
     def dump(self) -> list[Any]:
         """As plain values, for the checkpoint."""
@@ -105,26 +106,6 @@ class Intervals:
 def _extent(start: int, end: int) -> tuple[int, int]:
     """Time that an interval covers: none before its end where the start is unknown or a clock went back."""
     return (start, end) if 0 < start < end else (end, end)
-
-
-Measured = Counts | ExponentialSum | int
-
-
-class Reading(NamedTuple):
-    """Counts as the streams keep them: `bounds` tells explicit histograms apart, `sum` is None where unknown."""
-
-    counts: Measured
-    bounds: bytes = b""
-    sum: float | None = None
-
-    @classmethod
-    def read(cls, value: Value) -> Reading:
-        """Of a decoded value."""
-        if isinstance(value, Explicit):
-            return cls(value.counts, value.bounds, value.sum)
-        if isinstance(value, Exponential):
-            return cls(ExponentialSum.read(value), b"", value.sum)
-        return cls(value)
 
 
 class Increase(NamedTuple):
@@ -148,24 +129,29 @@ class Cumulative:
         self.reading = reading
         self.floor = floor
 
-    def advance(self, end: int, reading: Reading) -> Increase | str:
+    def advance(self, end: int, reading: Reading, change: Change) -> Increase | str:
         """What a further point adds: an Increase, or why it adds nothing (DUPLICATE, BOUNDS_CHANGED).
 
         A cell that fell says that the counter began again from zero, so all of the point is new; or that the point is
         an earlier one, if its time is no later. Counts only grow, so more of them at an earlier time say that the clock
         was set back, and at the same time that they are the rest of it.
+
+        Args:
+            end: time of the point.
+            reading: its counts.
+            change: from `self.reading` to them, see `compare`.
         """
         earlier, since = self.reading, self.end
         if end <= self.floor:
             return DUPLICATE
-        if earlier.bounds != reading.bounds or type(earlier.counts) is not type(reading.counts):
+        if change is None:
             if end < since:
                 return DUPLICATE
             self.end, self.reading, self.floor = end, reading, since
             return BOUNDS_CHANGED
-        fell = _fell(earlier.counts, reading.counts)
+        fell, difference = change
         if end <= since:
-            if fell or _equal(earlier.counts, reading.counts):
+            if fell or difference is None:
                 return DUPLICATE
             since = self.start if end == since else end
         elif fell:
@@ -174,44 +160,35 @@ class Cumulative:
         if fell:
             return Increase(since, reading)
         total = None if reading.sum is None or earlier.sum is None else reading.sum - earlier.sum
-        return Increase(since, Reading(_subtract(reading.counts, earlier.counts), reading.bounds, total))
+        if difference is None:
+            difference = _zero(reading.counts)
+        return Increase(since, Reading(difference, reading.bounds, total))
 
     def dump(self) -> list[Any]:
         """As plain values, for the checkpoint."""
         counts = self.reading.counts
-        plain = counts.dump() if isinstance(counts, ExponentialSum) else counts
+        plain: Any = counts
+        if isinstance(counts, ExponentialSum):
+            plain = counts.dump()
+        elif isinstance(counts, bytes):
+            plain = np.frombuffer(counts, dtype="<i8")
         return [self.start, self.end, self.floor, plain, self.reading.bounds, self.reading.sum]
 
     @classmethod
     def load(cls, plain: list[Any]) -> Cumulative:
         """What `dump` gave."""
         start, end, floor, counts, bounds, total = plain
-        held = ExponentialSum.load(counts) if isinstance(counts, list) else counts
-        return cls(start, end, Reading(held, bounds, total), floor)
+        if isinstance(counts, list):
+            counts = ExponentialSum.load(counts)
+        elif isinstance(counts, np.ndarray):
+            counts = counts.tobytes()
+        return cls(start, end, Reading(counts, bounds, total), floor)
 
 
-def _fell(earlier: Any, later: Any) -> bool:
-    if isinstance(later, np.ndarray):
-        return bool((later < earlier).any())
-    if isinstance(later, ExponentialSum):
-        return bool(later.falls_below(earlier))
-    return bool(later < earlier)
-
-
-def _equal(earlier: Any, later: Any) -> bool:
-    if isinstance(later, np.ndarray):
-        return bool(np.array_equal(later, earlier))
-    if isinstance(later, ExponentialSum):  # asked where no bucket fell: then equal counts are equal buckets
-        return bool(later.count == earlier.count)
-    return bool(later == earlier)
-
-
-def _subtract(later: Any, earlier: Any) -> Any:
-    if isinstance(later, ExponentialSum):
-        difference = later.copy()
-        difference.subtract(earlier)
-        return difference
-    return later - earlier
+def _zero(counts: Measured) -> Measured:
+    if isinstance(counts, ExponentialSum):
+        return ExponentialSum()
+    return bytes(len(counts)) if isinstance(counts, bytes) else 0
 
 
 def identify(producer: Producer) -> tuple[str, ...]:

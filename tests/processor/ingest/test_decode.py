@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import struct
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def decode_one(otlp, change, base="histogram", sender=None):
     change(metric, point)
     batch = decode_metrics(sender.request(good, metric))
     assert batch.items == 2
-    assert batch.groups[0].points[0].value == 1
+    assert batch.groups[0].points[0].value.counts == 1
     return batch
 
 
@@ -90,7 +91,7 @@ def test_a_count_that_is_none_is_refused(otlp, reason, value):
 
 def test_a_whole_number_sent_as_a_float_is_read(otlp):
     batch = decode_one(otlp, lambda _, point: put(point, "as_double", 5.0), "counter")
-    assert batch.groups[0].points[1].value == 5
+    assert batch.groups[0].points[1].value.counts == 5
 
 
 @pytest.mark.parametrize(
@@ -137,9 +138,9 @@ def test_what_is_read_is_what_was_sent(otlp):
     assert dict(first.attributes)[semconv.ML_FEATURE_NAME] == "price"
     assert list(first.attributes) == sorted(first.attributes)
     assert np.frombuffer(first.value.bounds).tolist() == [0.0, 1.0, 2.0]
-    assert first.value.counts.tolist() == [1, 0, 2, 0]
+    assert first.value.cells.tolist() == [1, 0, 2, 0]
     assert first.value.sum == 2.5
-    assert (second.temporality, second.value) == (CUMULATIVE, 7)
+    assert (second.temporality, second.value.counts) == (CUMULATIVE, 7)
 
 
 def test_a_sum_that_was_not_sent_is_unknown(otlp):
@@ -177,6 +178,61 @@ def test_an_exponential_histogram_that_makes_no_sense_is_refused(otlp, reason, c
         else:
             setattr(point, field, value)
     assert decode_metrics(sender.request(metric)).refused == {reason: 1}
+
+
+def field(number, body):
+    """A field of bytes as protobuf writes it: tag, length, body."""
+    length, sizes = len(body), bytearray()
+    while length > 127:
+        sizes.append(length & 127 | 128)
+        length >>= 7
+    return bytes([number << 3 | 2, *sizes, length]) + body
+
+
+def fixed(number, kind, values):
+    """Numbers of eight bytes, each with a tag of its own: the spelling that is not packed."""
+    return b"".join(bytes([number << 3 | 1]) + struct.pack(kind, value) for value in values)
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_numbers_that_are_not_packed_or_packed_in_parts_are_read_the_same(otlp, split):
+    sender = otlp.Sender()
+    metric = sender.histogram([1, 2, 3, 4], 0, 1, total=2.5)
+    usual = sender.request(metric)
+    point = metric.histogram.data_points[0]
+    spelled = fixed(2, "<Q", [point.start_time_unix_nano]) + fixed(3, "<Q", [point.time_unix_nano])
+    spelled += fixed(4, "<Q", [point.count]) + fixed(5, "<d", [point.sum])
+    if split:
+        spelled += field(6, struct.pack("<QQ", 1, 2)) + field(6, struct.pack("<QQ", 3, 4))
+        spelled += field(7, struct.pack("<dd", 0.0, 1.0)) + field(7, struct.pack("<d", 2.0))
+    else:
+        spelled += fixed(6, "<Q", point.bucket_counts) + fixed(7, "<d", point.explicit_bounds)
+    spelled += b"".join(field(9, pair.SerializeToString()) for pair in point.attributes)
+    held = ExportMetricsServiceRequest.FromString(usual).resource_metrics[0]
+    histogram = field(1, spelled) + bytes([2 << 3, DELTA])
+    scope = field(1, held.scope_metrics[0].scope.SerializeToString())
+    scope += field(2, field(1, HISTOGRAM.encode()) + field(9, histogram))
+    body = field(1, field(1, held.resource.SerializeToString()) + field(2, scope))
+    assert body != usual
+    assert decode_metrics(body) == decode_metrics(usual)
+
+
+@settings(max_examples=100)
+@given(st.lists(st.lists(st.integers(0, 2**40), min_size=1, max_size=6), min_size=1, max_size=4), st.data())
+def test_each_of_many_histograms_is_read_as_it_is(otlp, lists, data):
+    sender = otlp.Sender()
+    metrics = [sender.histogram(counts, 0, 1, edges=range(len(counts) - 1)) for counts in lists]
+    request = Metric()
+    request.CopyFrom(metrics[0])
+    for metric in metrics[1:]:
+        request.histogram.data_points.append(metric.histogram.data_points[0])
+    broken = data.draw(st.sets(st.integers(0, len(lists) - 1)))
+    for place in broken:
+        request.histogram.data_points[place].count += 1
+    batch = decode_metrics(sender.request(request))
+    assert batch.refused.get("counts", 0) == len(broken)
+    read = [point.value.cells.tolist() for group in batch.groups for point in group.points]
+    assert read == [counts for place, counts in enumerate(lists) if place not in broken]
 
 
 def test_what_is_no_request_is_malformed():

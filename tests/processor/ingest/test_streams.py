@@ -39,7 +39,8 @@ def test_bounded_spans_cover_at_least_as_much(added, limit):
 def test_an_interval_of_a_stream_is_new_once_and_never_again(sent, limit):
     intervals, seen = Intervals(), set()
     for (start, end), stream in sent:
-        verdict = intervals.take(start, end, stream, limit)
+        verdict = intervals.take(start, end, stream)
+        intervals.settle(limit)
         if (start, end, stream) in seen:
             assert verdict in (DUPLICATE, TOO_OLD)
         elif verdict == NEW:
@@ -55,9 +56,9 @@ def test_while_memory_lasts_all_that_differs_is_new():
     intervals = Intervals()
     # Overlapping, nested and backwards intervals are others' counts, not repetitions.
     for interval in ((0, 10), (5, 15), (2, 3), (10, 0), (0, 9)):
-        assert intervals.take(*interval, 0, 100) == NEW
-        assert intervals.take(*interval, 0, 100) == DUPLICATE
-        assert intervals.take(*interval, 1, 100) == NEW
+        assert intervals.take(*interval, 0) == NEW
+        assert intervals.take(*interval, 0) == DUPLICATE
+        assert intervals.take(*interval, 1) == NEW
 
 
 def test_packed_trees_come_back_and_damage_is_told():

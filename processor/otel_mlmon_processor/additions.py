@@ -1,0 +1,228 @@
+"""What a request adds to the state: point by point, and then to each place of time at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from otel_mlmon_processor.exponential import ExponentialSum
+from otel_mlmon_processor.generation import Generation, Share
+from otel_mlmon_processor.layout import Slot, Tally
+from otel_mlmon_processor.model import Level, Model, OperationKey
+from otel_mlmon_processor.points import CUMULATIVE, DELTA, Point
+from otel_mlmon_processor.producers import DROPPED, INFO, LEVEL, OPERATION, ProducerState, Series, UnusableError
+from otel_mlmon_processor.reading import Reading, compare
+from otel_mlmon_processor.state import State
+from otel_mlmon_processor.streams import DUPLICATE, NEW, Cumulative, Increase
+
+AHEAD: Final = "ahead"
+_TOTALS_ONLY: Final = -1
+_Pair = tuple[Slot, Reading]
+
+
+class Additions:
+    """What a request adds to variables, gathered so that each place of time is added to once."""
+
+    def __init__(self, received: int) -> None:
+        self.received = received
+        self.shares: dict[tuple[Model, Generation], dict[Share, list[_Pair]]] = {}
+        self.newest: dict[tuple[Model, int, str], int] = {}  # event time by model, producer and replica
+
+    def add_to(self, state: State) -> None:
+        """Add all of it, and move event time forward."""
+        for (model, generation), shares in self.shares.items():
+            touched: set[int] = set()
+            generation.received = state.now
+            for share, pairs in shares.items():
+                generation.points += len(pairs)
+                state.points += len(pairs)
+                if share.window == _TOTALS_ONLY:
+                    state.dropped[AHEAD] += len(pairs)
+                elif share.window < model.last:
+                    state.late += len(pairs)
+                generation.add(share, _gather(pairs, generation), state.settings)
+                touched.add(share.window)
+            generation.pack(touched)
+        for (model, producer, instance), end in self.newest.items():
+            model.note(producer, instance, end, state.now)
+        for model in {model: None for model, _, _ in self.newest}:
+            model.advance(state.now, state.settings)
+
+
+class Sent:
+    """The points of one producer in a request."""
+
+    def __init__(self, state: State, producer: ProducerState, additions: Additions, refused: Counter[str]) -> None:
+        self._state, self._settings = state, state.settings
+        self._producer, self._additions, self._refused = producer, additions, refused
+        self._places: dict[tuple[Generation, int, int], list[_Pair]] = {}
+        # Further points of cumulative streams, which are compared all at once.
+        self._steps: dict[Cumulative, tuple[Series, int, Reading]] = {}
+
+    def take(self, points: Sequence[Point]) -> None:
+        """Count what is new of them; what cannot be used is refused by reason."""
+        for point in points:
+            try:
+                self._take(point)
+            except UnusableError as reason:
+                self._refused[str(reason)] += 1
+        self._compare()
+        self._producer.intervals.settle(self._state.intervals_of(self._producer))
+
+    def _take(self, point: Point) -> None:
+        metric, attributes, temporality, start, end, value = point
+        producer, state = self._producer, self._state
+        series = producer.series.get((metric, attributes)) or state.series(producer, metric, attributes)
+        series.model.received = state.now
+        kind = series.meaning.kind
+        if kind == INFO:
+            series.model.describe(attributes, end)
+            state.points += 1
+            return
+        reading = value if isinstance(value, Reading) else Reading(ExponentialSum.read(value), b"", value.sum)
+        if temporality == DELTA:
+            verdict = producer.intervals.take(start, end, series.number)
+            if verdict == DUPLICATE:
+                state.duplicates += 1
+            elif verdict != NEW:
+                raise UnusableError(verdict)
+            elif kind == LEVEL:
+                self._change_level(series, end, reading)
+            else:
+                self._place(series, start or end, end, reading)
+        elif kind == LEVEL:
+            self._set_level(series, end, reading)
+        elif temporality == CUMULATIVE:
+            self._take_cumulative(series, start, end, reading)
+        else:
+            raise UnusableError("temporality")
+
+    def _take_cumulative(self, series: Series, start: int, end: int, reading: Reading) -> None:
+        known = series.cumulatives.get(start)
+        if known is None:
+            self._state.count_stream()
+            series.cumulatives[start] = Cumulative(start, end, reading)
+            self._place(series, start, end, reading)
+            return
+        if known in self._steps:  # a request with two points of one stream
+            self._compare()
+        self._steps[known] = (series, end, reading)
+
+    def _compare(self) -> None:
+        """Find what the further points of cumulative streams add."""
+        steps, self._steps = self._steps, {}
+        changes = compare([(known.reading, reading) for known, (_, _, reading) in steps.items()])
+        for (known, (series, end, reading)), change in zip(steps.items(), changes, strict=True):
+            advanced = known.advance(end, reading, change)
+            if isinstance(advanced, Increase):
+                try:
+                    self._place(series, advanced.since, end, advanced.reading)
+                except UnusableError as reason:
+                    self._refused[str(reason)] += 1
+            elif advanced == DUPLICATE:
+                self._state.duplicates += 1
+            else:
+                self._refused[advanced] += 1
+
+    def _place(self, series: Series, since: int, end: int, reading: Reading) -> None:
+        """Note where new counts over (since, end] are to be added; those of operation are added at once."""
+        generation = series.generation
+        if generation is None:
+            self._operate(series, since or end, reading)
+            return
+        slot = self._state.slot(series, generation, reading.bounds if isinstance(reading.counts, bytes) else None)
+        pairs = self._places.get((generation, since, end))
+        if pairs is None:
+            pairs = self._open(series.model, generation, since, end)
+        pairs.append((slot, reading))  # and counted when they are added
+
+    def _open(self, model: Model, generation: Generation, since: int, end: int) -> list[_Pair]:
+        """Where in time counts of a feature or an output over (since, end] belong."""
+        settings, additions, producer = self._settings, self._additions, self._producer
+        model.begin(generation, min(since or end, self._state.now))
+        window, span = settings.window_of(end), settings.span_of(since, end)
+        if end > additions.received + settings.ahead_ns:
+            window = _TOTALS_ONLY
+        else:
+            place = (model, producer.number, producer.instance)
+            additions.newest[place] = max(additions.newest.get(place, 0), end)
+        shares = additions.shares.setdefault((model, generation), {})
+        pairs = shares.setdefault(Share(producer.instance, window, span), [])
+        self._places[generation, since, end] = pairs
+        return pairs
+
+    def _operate(self, series: Series, since: int, reading: Reading) -> None:
+        model, meaning = series.model, series.meaning
+        model.begin(None, min(since, self._state.now))
+        if meaning.kind == OPERATION:
+            key = OperationKey(meaning.metric, meaning.rest, reading.bounds)
+            if not model.operate(key, reading, self._settings.caps.operations):
+                raise UnusableError("too_many_operations")
+        elif meaning.kind == DROPPED:
+            model.dropped[meaning.metric, meaning.detail] += _number(reading)
+        self._state.points += 1
+
+    def _change_level(self, series: Series, end: int, reading: Reading) -> None:
+        known = series.model.levels.get((self._producer.number, series.meaning.attributes))
+        value = _number(reading) + (known.value if known else 0)
+        self._write_level(series, max(end, known.end if known else 0), value)
+
+    def _set_level(self, series: Series, end: int, reading: Reading) -> None:
+        known = series.model.levels.get((self._producer.number, series.meaning.attributes))
+        if known is None or end > known.end:
+            self._write_level(series, end, _number(reading))
+        else:
+            self._state.points += 1
+
+    def _write_level(self, series: Series, end: int, value: int) -> None:
+        place = (self._producer.number, series.meaning.attributes)
+        series.model.levels[place] = Level(end, value, self._state.now)
+        self._state.points += 1
+
+
+def _gather(pairs: list[_Pair], generation: Generation) -> Tally:
+    """One tally of what a request adds to one place of time."""
+    tally = Tally(generation.layout.width, generation.layout.floats)
+    histograms: list[_Pair] = []
+    for slot, reading in pairs:
+        counts = reading.counts
+        if isinstance(counts, bytes):
+            histograms.append((slot, reading))
+        elif isinstance(counts, int):
+            tally.ints[slot.offset] += counts
+        else:
+            tally.exponentials.setdefault(slot.number, ExponentialSum()).merge(counts)
+            _add_sum(tally, slot, reading.sum, counts.count)
+    if histograms:
+        _add_histograms(tally, histograms)
+    return tally
+
+
+def _add_histograms(tally: Tally, histograms: list[_Pair]) -> None:
+    """Add explicit histograms, the cells of all at once."""
+    cells = np.frombuffer(b"".join([reading.counts for _, reading in histograms]), dtype="<i8")  # type: ignore[misc]
+    sizes = np.array([slot.size for slot, _ in histograms])
+    offsets = np.array([slot.offset for slot, _ in histograms])
+    starts = np.cumsum(sizes) - sizes
+    np.add.at(tally.ints, np.arange(cells.size) + np.repeat(offsets - starts, sizes), cells)
+    for slot, reading in histograms:
+        if reading.sum is None:
+            _add_sum(tally, slot, None, int(reading.cells.sum()))
+        else:
+            tally.sums[slot.total] += reading.sum
+
+
+def _add_sum(tally: Tally, slot: Slot, total: float | None, count: int) -> None:
+    if total is None:
+        tally.ints[slot.offset + slot.size] += count
+    else:
+        tally.sums[slot.total] += total
+
+
+def _number(reading: Reading) -> int:
+    if not isinstance(reading.counts, int):
+        raise UnusableError("instrument")
+    return reading.counts
