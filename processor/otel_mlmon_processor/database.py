@@ -13,6 +13,8 @@ from typing import Final
 APPLICATION: Final = 0x6D6C6D6E  # "mlmn": says whose database it is
 FORMAT: Final = 3
 
+_PAGE: Final = 16_384  # bytes; bodies are long, and each page costs a call of the system
+
 _SCHEMA: Final = """
 CREATE TABLE journal (
     seq INTEGER PRIMARY KEY,
@@ -126,6 +128,7 @@ def connect(path: Path, clock: Callable[[], int]) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     try:
         tables = examine(path, database)
+        database.execute(f"PRAGMA page_size = {_PAGE}")  # heeded where there is nothing yet
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         if not tables:

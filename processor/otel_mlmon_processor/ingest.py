@@ -26,7 +26,7 @@ from otel_mlmon_processor.decode import NOT_ML, MalformedError, decode_logs, dec
 from otel_mlmon_processor.fold import Fold, FormatError
 from otel_mlmon_processor.fold_settings import FoldSettings
 from otel_mlmon_processor.intake import IngestCounters, IngestSettings, Outcome, RefusedError
-from otel_mlmon_processor.journal import Entry, Journal, JournalError
+from otel_mlmon_processor.journal import Entry, Journal, JournalError, Packed, pack_body
 from otel_mlmon_processor.point_values import DecodeLimits
 from otel_mlmon_processor.points import Batch
 from otel_mlmon_processor.views import build
@@ -42,7 +42,7 @@ _PAUSE: Final = 1.0  # s, at least, between two checkpoints that were not asked 
 @dataclass(slots=True)
 class _Request:
     signal: str
-    body: bytes
+    packed: Packed
     batch: Batch
     waits: bool  # to be passed on
     done: Future[Counter[str]] = field(default_factory=Future)
@@ -183,7 +183,7 @@ class Ingest:
         """A request has been passed on or given up. That is written soon: after a crash before it comes again."""
         with self._changed:
             self._outbox_entries -= 1
-            self._outbox_bytes -= len(entry.body)
+            self._outbox_bytes -= entry.size
             self._settled.append(entry.seq)
             self._changed.notify_all()
 
@@ -220,7 +220,7 @@ class Ingest:
                 self._ignored.update({why: n for why, n in batch.ignored.items() if not waits or why != NOT_ML})
             if not batch.groups and not waits:
                 return Outcome(batch.items, batch.refused)
-            request = _Request(signal, body, batch, waits)
+            request = _Request(signal, pack_body(body), batch, waits)
             with self._changed:
                 self._waiting.append(request)
                 self._changed.notify_all()
@@ -308,8 +308,8 @@ class Ingest:
     def _commit(self, requests: list[_Request]) -> None:
         now = self._clock()
         try:
-            entries = self._journal.append(
-                [(request.signal, now, request.body) for request in requests], [request.waits for request in requests]
+            first = self._journal.append(
+                [(request.signal, now, request.packed) for request in requests], [request.waits for request in requests]
             )
         except Exception as error:
             # Also what SQLite never raised in our tests: whoever waits must be told, and the thread must live.
@@ -318,12 +318,12 @@ class Ingest:
             for request in requests:
                 request.done.set_exception(refusal)
             return
-        for request, entry in zip(requests, entries, strict=True):
+        for seq, request in enumerate(requests, start=first):
             with self._folding:
-                refused = _apply(self._fold, entry.received_ns, request.batch)
-            self._folded = entry.seq
+                refused = _apply(self._fold, now, request.batch)
+            self._folded = seq
             request.done.set_result(refused)
-        waiting = [len(request.body) for request in requests if request.waits]
+        waiting = [len(request.packed.body) for request in requests if request.waits]
         if waiting:
             with self._changed:
                 self._outbox_entries += len(waiting)

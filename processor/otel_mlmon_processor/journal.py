@@ -2,7 +2,8 @@
 
 WAL mode with synchronous=FULL: every commit syncs the write-ahead log, so that what was acknowledged survives a power
 failure. NORMAL would sync at WAL checkpoints only and could lose the last commits, OFF would never sync
-(benchmarks/sync.md). SQLite does not check what it reads back: bodies carry a CRC.
+(benchmarks/sync.md). SQLite does not check what it reads back: bodies carry a CRC. They are compressed, because the
+disk is what limits how much can be taken in.
 """
 
 from __future__ import annotations
@@ -13,23 +14,43 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import lz4.block
+
 from otel_mlmon_processor.database import JournalError, connect, explain, lock, say_damaged
 
-__all__ = ["Checkpoint", "Entry", "Journal", "JournalError", "Outbox"]
+__all__ = ["Checkpoint", "Entry", "Journal", "JournalError", "Outbox", "Packed", "pack_body"]
 
 _RAW: Final = 0  # codec of a body as it came
+_LZ4: Final = 1  # and of one that lz4 made smaller
+
+
+class Packed(NamedTuple):
+    """A body as it is kept."""
+
+    codec: int
+    body: bytes
+    crc: int
+
+
+def pack_body(body: bytes) -> Packed:
+    """A body, compressed where that makes it smaller; done by those who wait, not by the thread that writes."""
+    small = lz4.block.compress(body)
+    codec, kept = (_LZ4, small) if len(small) < len(body) else (_RAW, body)
+    return Packed(codec, kept, zlib.crc32(kept))
 
 
 class Entry(NamedTuple):
-    """An accepted request. `seq` orders all of them and is never used twice."""
+    """An accepted request. `seq` orders all of them and is never used twice; `size` is what it takes in the journal."""
 
     seq: int
     signal: str
     received_ns: int
     body: bytes
+    size: int
 
 
 class Checkpoint(NamedTuple):
@@ -74,30 +95,35 @@ class Journal:
         """SQLite's synchronous setting: 2 is FULL."""
         return int(self._database.execute("PRAGMA synchronous").fetchone()[0])
 
-    def append(self, requests: Sequence[tuple[str, int, bytes]], waits: Sequence[bool] = ()) -> list[Entry]:
-        """Write requests (signal, time of receipt, body) in one synced commit; the entries are durable on return.
+    def append(self, requests: Sequence[tuple[str, int, Packed]], waits: Sequence[bool] = ()) -> int:
+        """Write requests (signal, time of receipt, body) in one synced commit; they are durable on return.
 
         Args:
             requests: what to write.
             waits: of each, whether it waits to be passed on; none does where this is empty.
 
+        Returns:
+            The number of the first entry; the others follow it.
+
         Raises:
             JournalError: nothing was written, e.g. because the disk is full.
         """
-        entries = [Entry(self._seq + i, *request) for i, request in enumerate(requests, start=1)]
-        marks = waits or [False] * len(entries)
+        first: int = self._seq + 1
+        marks = waits or [False] * len(requests)
         with self._transaction():
             self._database.executemany(
                 "INSERT INTO journal (seq, signal, received_ns, codec, waits, crc, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [
-                    (e.seq, e.signal, e.received_ns, _RAW, waits, zlib.crc32(e.body), e.body)
-                    for e, waits in zip(entries, marks, strict=True)
+                    (seq, signal, received_ns, codec, waits, crc, body)
+                    for seq, (signal, received_ns, (codec, body, crc)), waits in zip(
+                        count(first), requests, marks, strict=False
+                    )
                 ],
             )
-        self._seq += len(entries)
-        self.entries += len(entries)
-        self.bytes += sum(len(entry.body) for entry in entries)
-        return entries
+        self._seq += len(requests)
+        self.entries += len(requests)
+        self.bytes += sum(len(packed.body) for _, _, packed in requests)
+        return first
 
     def checkpoint(self, seq: int, created_ns: int, body: bytes) -> None:
         """Keep the state folded up to and with entry `seq`, and delete these entries, but for those that wait, in one
@@ -171,12 +197,8 @@ class Journal:
     def _entries(self, after: int) -> Iterator[Entry]:
         query = "SELECT seq, signal, received_ns, codec, crc, body FROM journal WHERE seq > ? ORDER BY seq"
         try:
-            for seq, signal, received_ns, codec, crc, body in self._database.execute(query, (after,)):
-                if codec != _RAW:
-                    raise JournalError(f"{self.path}: entry {seq} has codec {codec}, which this version does not know")
-                if crc != zlib.crc32(body):
-                    raise JournalError(say_damaged(self.path, f"entry {seq} is not what was written"))
-                yield Entry(seq, signal, received_ns, body)
+            for row in self._database.execute(query, (after,)):
+                yield _read_entry(self.path, row)
         except sqlite3.Error as error:
             raise JournalError(explain(self.path, error)) from error
 
@@ -220,13 +242,26 @@ class Outbox:
         Raises:
             JournalError: the database cannot be read.
         """
-        query = "SELECT seq, signal, received_ns, body FROM journal WHERE waits AND seq > ? ORDER BY seq LIMIT 1"
+        query = (
+            "SELECT seq, signal, received_ns, codec, crc, body FROM journal "
+            "WHERE waits AND seq > ? ORDER BY seq LIMIT 1"
+        )
         try:
             row = self._database.execute(query, (after,)).fetchone()
         except sqlite3.Error as error:
             raise JournalError(explain(self._path, error)) from error
-        return Entry(*row) if row else None
+        return _read_entry(self._path, row) if row else None
 
     def close(self) -> None:
         """Close the database."""
         self._database.close()
+
+
+def _read_entry(path: Path, row: tuple[int, str, int, int, int, bytes]) -> Entry:
+    seq, signal, received_ns, codec, crc, kept = row
+    if codec not in (_RAW, _LZ4):
+        raise JournalError(f"{path}: entry {seq} has codec {codec}, which this version does not know")
+    if crc != zlib.crc32(kept):
+        raise JournalError(say_damaged(path, f"entry {seq} is not what was written"))
+    body = lz4.block.decompress(kept) if codec == _LZ4 else kept
+    return Entry(seq, signal, received_ns, body, len(kept))

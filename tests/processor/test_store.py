@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import subprocess
@@ -10,7 +11,7 @@ import threading
 import grpc
 import pytest
 from otel_mlmon_processor.ingest import Ingest
-from otel_mlmon_processor.journal import Journal
+from otel_mlmon_processor.journal import Journal, pack_body
 
 EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 
@@ -157,8 +158,8 @@ def test_the_alarms_state_is_in_the_backup(store, filled):
 
 def test_compact_gives_back_what_is_free(store, otlp, tmp_path):
     ingest = Ingest(tmp_path / "data")
-    sender = otlp.Sender(extra={"padding": "x" * 1_000})
     for minute in range(300):
+        sender = otlp.Sender(extra={"padding": os.urandom(500).hex()})  # which does not compress much
         ingest.submit("metrics", sender.request(sender.count(1, minute, minute + 1)))
     ingest.close()
     status, out, err = store("compact", tmp_path / "data")
@@ -204,11 +205,11 @@ def test_damage_that_sqlite_does_not_see_is_found(store, filled, statement, says
 def test_damage_to_pages_is_found(store, otlp, tmp_path):
     journal = Journal(tmp_path / "data")
     for number in range(50):
-        journal.append([("metrics", number + 1, bytes(1_000))])
+        journal.append([("metrics", number + 1, pack_body(os.urandom(1_000)))])
     journal.close()
     path = tmp_path / "data" / "mlmon.db"
     content = bytearray(path.read_bytes())
-    content[5 * 4096 : 9 * 4096] = b"\xff" * (4 * 4096)
+    content[2 * 16_384 : 4 * 16_384] = b"\xff" * (2 * 16_384)
     path.write_bytes(content)
     status, out, err = store("check", tmp_path / "data")
     assert status == 1, err

@@ -12,7 +12,17 @@ import textwrap
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from otel_mlmon_processor.journal import Journal, JournalError
+from otel_mlmon_processor.journal import Entry, Journal, JournalError, Outbox, pack_body
+
+
+def append(journal, requests):
+    """The entries as they are expected to come back."""
+    packed = [(signal, received_ns, pack_body(body)) for signal, received_ns, body in requests]
+    first = journal.append(packed)
+    return [
+        Entry(seq, *request, len(kept.body))
+        for seq, (request, (*_, kept)) in enumerate(zip(requests, packed, strict=True), start=first)
+    ]
 
 
 def entries(journal):
@@ -22,8 +32,8 @@ def entries(journal):
 
 def test_entries_come_back_in_order_and_numbers_are_never_used_twice(tmp_path):
     journal = Journal(tmp_path)
-    first = journal.append([("metrics", 10, b"one"), ("logs", 10, b"\x00two")])
-    second = journal.append([("metrics", 11, b"")])
+    first = append(journal, [("metrics", 10, b"one"), ("logs", 10, b"\x00two")])
+    second = append(journal, [("metrics", 11, b"")])
     journal.close()
     journal = Journal(tmp_path)
     checkpoint, found = entries(journal)
@@ -39,7 +49,7 @@ def test_entries_come_back_in_order_and_numbers_are_never_used_twice(tmp_path):
     journal = Journal(tmp_path)
     checkpoint, found = entries(journal)
     assert (checkpoint.created_ns, checkpoint.body, found) == (12, b"state", [])
-    (entry,) = journal.append([("metrics", 13, b"x")])
+    (entry,) = append(journal, [("metrics", 13, b"x")])
     assert entry.seq > checkpoint.seq
     journal.close()
 
@@ -51,7 +61,7 @@ def test_what_is_recovered_is_what_was_written_after_the_checkpoint(tmp_path_fac
     journal, written, state = Journal(directory), [], 0
     for step in steps:
         if isinstance(step, list):
-            written += journal.append([("metrics", 1, body) for body in step])
+            written += append(journal, [("metrics", 1, body) for body in step])
         elif len(written) > step:  # a checkpoint that leaves the last `step` entries
             state = max(state, written[len(written) - step - 1].seq)
             journal.checkpoint(state, 1, b"state")
@@ -69,7 +79,7 @@ def test_what_is_recovered_is_what_was_written_after_the_checkpoint(tmp_path_fac
 def test_every_commit_is_synced(tmp_path):
     """strace is not everywhere; the settings that make SQLite sync are read back from the file and the connection."""
     journal = Journal(tmp_path)
-    journal.append([("metrics", 1, b"x")])
+    append(journal, [("metrics", 1, b"x")])
     with sqlite3.connect(journal.path) as other:
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -139,24 +149,54 @@ def test_a_disk_that_is_full_loses_nothing_and_recovers(tmp_path):
         import resource, sys
         from otel_mlmon_processor.journal import Journal, JournalError
         journal = Journal({str(tmp_path)!r})
-        before = journal.append([("metrics", 1, b"kept")])
+        journal.append([("metrics", 1, pack_body(b"kept"))])
         hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
         failed = 0
         for _ in range(3):
             try:
-                journal.append([("metrics", 2, b"x" * 500_000)])
+                journal.append([("metrics", 2, pack_body(os.urandom(500_000)))])
             except JournalError:
                 failed += 1
-        small = journal.append([("metrics", 3, b"small")])
+        journal.append([("metrics", 3, pack_body(b"small"))])
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-        after = journal.append([("metrics", 4, b"y" * 500_000)])
+        journal.append([("metrics", 4, pack_body(b"after" + os.urandom(500_000)))])
         assert failed == 3, failed
-        assert [e.body[:5] for e in journal.recover()[1]] == [b"kept", b"small", b"yyyyy"]
+        assert [e.body[:5] for e in journal.recover()[1]] == [b"kept", b"small", b"after"]
         """
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     journal = Journal(tmp_path)
-    assert [entry.body[:5] for entry in entries(journal)[1]] == [b"kept", b"small", b"yyyyy"]
+    assert [entry.body[:5] for entry in entries(journal)[1]] == [b"kept", b"small", b"after"]
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "smaller"),
+    [(b"", 1), (b"x", 1), (os.urandom(1_000), 1), (bytes(100_000), 100), (os.urandom(50) * 100, 20)],
+)
+def test_bodies_are_compressed_where_that_makes_them_smaller(tmp_path, body, smaller):
+    journal = Journal(tmp_path)
+    (entry,) = append(journal, [("metrics", 1, body)])
+    assert entry.size <= len(body) / smaller
+    assert journal.bytes == entry.size
+    assert entries(journal)[1] == [entry]
+    journal.close()
+
+
+def test_an_entry_that_is_not_what_was_written_is_found(tmp_path):
+    journal = Journal(tmp_path)
+    append(journal, [("metrics", 1, bytes(1_000))])
+    journal.close()
+    database = sqlite3.connect(tmp_path / "mlmon.db")
+    database.execute("UPDATE journal SET body = CAST(body || x'00' AS BLOB)")
+    database.commit()
+    database.close()
+    journal = Journal(tmp_path)
+    with pytest.raises(JournalError, match="entry 1 is not what was written"):
+        entries(journal)
+    outbox = Outbox(journal.path)
+    assert outbox.next(0) is None  # it does not wait
+    outbox.close()
     journal.close()

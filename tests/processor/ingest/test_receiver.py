@@ -32,6 +32,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from otel_mlmon_processor.ingest import Ingest, IngestSettings
+from otel_mlmon_processor.journal import pack_body
 from otel_mlmon_processor.receiver import RETRY_INFO, STATUS_DETAILS, build_server
 
 from otel_mlmon import semconv
@@ -234,7 +235,9 @@ def test_the_bytes_that_came_are_the_bytes_that_are_kept(serve, call, otlp):
     sender = otlp.Sender()
     body = sender.request(sender.count(4, 0, 1)) + b"\xfa\x7f\x03new"  # a field that this version does not know
     call(address, body, compression=grpc.Compression.Gzip)
-    assert ingest.counters().journal_bytes == len(body)
+    assert ingest.counters().journal_bytes == len(pack_body(body).body)
+    with contextlib.closing(sqlite3.connect(f"file:{ingest.path}?mode=ro", uri=True)) as database:
+        assert database.execute("SELECT codec, body, crc FROM journal").fetchall() == [pack_body(body)]
 
 
 @pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip])
