@@ -13,7 +13,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -39,13 +38,29 @@ _INTERNAL: Final = "internal"
 _PAUSE: Final = 1.0  # s, at least, between two checkpoints that were not asked for
 
 
-@dataclass(slots=True)
 class _Request:
-    signal: str
-    packed: Packed
-    batch: Batch
-    waits: bool  # to be passed on
-    done: Future[Counter[str]] = field(default_factory=Future)
+    """A request on its way through the writer's thread; a lock is by far the cheapest thing to wait on."""
+
+    __slots__ = ("_answer", "_answered", "batch", "packed", "signal", "waits")
+
+    def __init__(self, signal: str, packed: Packed, batch: Batch, waits: bool) -> None:
+        self.signal, self.packed, self.batch = signal, packed, batch
+        self.waits = waits  # to be passed on
+        self._answer: Counter[str] | RefusedError = Counter()
+        self._answered = threading.Lock()
+        self._answered.acquire()
+
+    def answer(self, answer: Counter[str] | RefusedError) -> None:
+        """Say what could not be used, or why nothing was taken in."""
+        self._answer = answer
+        self._answered.release()
+
+    def wait(self) -> Counter[str]:
+        """What was said."""
+        self._answered.acquire()
+        if isinstance(self._answer, RefusedError):
+            raise self._answer
+        return self._answer
 
 
 class Ingest:
@@ -90,7 +105,7 @@ class Ingest:
             self._journal.close()
             raise
         self._folding = threading.Lock()  # over the fold
-        self._changed = threading.Condition()  # over all below
+        self._changed = threading.Condition()  # over all below; the writer alone waits for it
         self._waiting: deque[_Request] = deque()
         self._admitted = 0
         self._admitted_bytes = 0
@@ -121,13 +136,14 @@ class Ingest:
             RefusedError: it was not accepted, with the gRPC code and the reason.
         """
         try:
-            outcome = self._submit(signal, body)
+            self._admit(len(body))
+            try:
+                return self._submit(signal, body)
+            finally:
+                self._leave(len(body))
         except RefusedError as refused:
             self.count_refused(signal, refused.reason)
             raise
-        with self._changed:
-            self._received[signal] += outcome.items
-        return outcome
 
     def count_refused(self, signal: str, reason: str) -> None:
         """Count a request that was not accepted; also of those that never came to `submit`."""
@@ -185,7 +201,7 @@ class Ingest:
             self._outbox_entries -= 1
             self._outbox_bytes -= entry.size
             self._settled.append(entry.seq)
-            self._changed.notify_all()
+            self._changed.notify()
 
     def checkpoint(self) -> None:
         """Write the folded state and delete the entries that are in it.
@@ -199,39 +215,33 @@ class Ingest:
             if self._closing:
                 raise RefusedError(grpc.StatusCode.UNAVAILABLE, "closing", "the processor is shutting down")
             self._checkpoints.append(done)
-            self._changed.notify_all()
+            self._changed.notify()
         done.result()
 
     def close(self) -> None:
         """Acknowledge what was accepted, refuse what comes, write a checkpoint, free the directory. Idempotent."""
         with self._changed:
             self._closing = True
-            self._changed.notify_all()
+            self._changed.notify()
         self._writer.join()
 
     # ---------------------------------------------------------------- callers' threads
 
     def _submit(self, signal: str, body: bytes) -> Outcome:
-        self._admit(len(body))
-        try:
-            batch = self._decode(signal, body)
-            waits = self._forwarding and bool(batch.ignored.get(NOT_ML))
-            with self._changed:
-                self._ignored.update({why: n for why, n in batch.ignored.items() if not waits or why != NOT_ML})
-            if not batch.groups and not waits:
-                return Outcome(batch.items, batch.refused)
+        batch = self._decode(signal, body)
+        waits = self._forwarding and bool(batch.ignored.get(NOT_ML))
+        refused = Counter(batch.refused)
+        if batch.groups or waits:
             request = _Request(signal, pack_body(body), batch, waits)
             with self._changed:
                 self._waiting.append(request)
-                self._changed.notify_all()
-            refused = Counter(batch.refused)
-            refused.update(request.done.result())
-            return Outcome(batch.items, dict(refused))
-        finally:
-            with self._changed:
-                self._admitted -= 1
-                self._admitted_bytes -= len(body)
-                self._changed.notify_all()
+                if len(self._waiting) == 1:  # else the writer has been told
+                    self._changed.notify()
+            refused.update(request.wait())
+        with self._changed:
+            self._received[signal] += batch.items
+            self._ignored.update({why: n for why, n in batch.ignored.items() if not waits or why != NOT_ML})
+        return Outcome(batch.items, refused)
 
     def _admit(self, size: int) -> None:
         with self._changed:
@@ -250,6 +260,13 @@ class Ingest:
                 )
             self._admitted += 1
             self._admitted_bytes += size
+
+    def _leave(self, size: int) -> None:
+        with self._changed:
+            self._admitted -= 1
+            self._admitted_bytes -= size
+            if self._closing:
+                self._changed.notify()
 
     def _decode(self, signal: str, body: bytes) -> Batch:
         try:
@@ -316,13 +333,17 @@ class Ingest:
             _LOG.error("%d requests refused: %s", len(requests), error, exc_info=not isinstance(error, JournalError))
             refusal = RefusedError(grpc.StatusCode.UNAVAILABLE, "storage", str(error), self.settings.retry_after)
             for request in requests:
-                request.done.set_exception(refusal)
+                request.answer(refusal)
             return
+        answers = []
         for seq, request in enumerate(requests, start=first):
             with self._folding:
-                refused = _apply(self._fold, now, request.batch)
+                answers.append(_apply(self._fold, now, request.batch))
             self._folded = seq
-            request.done.set_result(refused)
+        for request, answer in zip(
+            requests, answers, strict=True
+        ):  # who wakes up takes the interpreter from this thread
+            request.answer(answer)
         waiting = [len(request.packed.body) for request in requests if request.waits]
         if waiting:
             with self._changed:

@@ -146,8 +146,8 @@ def test_a_disk_that_is_full_loses_nothing_and_recovers(tmp_path):
     """A limit on the size of files stands in for the disk: the system refuses the same writes."""
     script = textwrap.dedent(
         f"""
-        import resource, sys
-        from otel_mlmon_processor.journal import Journal, JournalError
+        import os, resource, sys
+        from otel_mlmon_processor.journal import Journal, JournalError, pack_body
         journal = Journal({str(tmp_path)!r})
         journal.append([("metrics", 1, pack_body(b"kept"))])
         hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
