@@ -25,7 +25,7 @@ from otel_mlmon_processor.decode import NOT_ML, MalformedError, decode_logs, dec
 from otel_mlmon_processor.fold import Fold, FormatError
 from otel_mlmon_processor.fold_settings import FoldSettings
 from otel_mlmon_processor.intake import IngestCounters, IngestSettings, Outcome, RefusedError
-from otel_mlmon_processor.journal import Entry, Journal, JournalError, Packed, pack_body
+from otel_mlmon_processor.journal import Entry, Journal, JournalError, pack_body
 from otel_mlmon_processor.point_values import DecodeLimits
 from otel_mlmon_processor.points import Batch
 from otel_mlmon_processor.views import build
@@ -39,28 +39,31 @@ _PAUSE: Final = 1.0  # s, at least, between two checkpoints that were not asked 
 
 
 class _Request:
-    """A request on its way through the writer's thread; a lock is by far the cheapest thing to wait on."""
+    """A request on its way through the writer's thread; a lock is by far the cheapest thing to wait on.
 
-    __slots__ = ("_answer", "_answered", "batch", "packed", "signal", "waits")
+    `batch` is what was read, `waits` whether it is to be passed on, `answer` what became of it.
+    """
 
-    def __init__(self, signal: str, packed: Packed, batch: Batch, waits: bool) -> None:
-        self.signal, self.packed, self.batch = signal, packed, batch
-        self.waits = waits  # to be passed on
-        self._answer: Counter[str] | RefusedError = Counter()
+    __slots__ = ("_answered", "answer", "batch", "body", "signal", "waits")
+
+    def __init__(self, signal: str, body: bytes) -> None:
+        self.signal, self.body = signal, body
+        self.batch = Batch((), 0)
+        self.waits = False
+        self.answer: Outcome | RefusedError = Outcome(0)
         self._answered = threading.Lock()
         self._answered.acquire()
 
-    def answer(self, answer: Counter[str] | RefusedError) -> None:
-        """Say what could not be used, or why nothing was taken in."""
-        self._answer = answer
-        self._answered.release()
-
-    def wait(self) -> Counter[str]:
-        """What was said."""
+    def wait(self) -> Outcome:
+        """The answer, as soon as it is there."""
         self._answered.acquire()
-        if isinstance(self._answer, RefusedError):
-            raise self._answer
-        return self._answer
+        if isinstance(self.answer, RefusedError):
+            raise self.answer
+        return self.answer
+
+    def wake(self) -> None:
+        """The answer is there."""
+        self._answered.release()
 
 
 class Ingest:
@@ -135,12 +138,10 @@ class Ingest:
         Raises:
             RefusedError: it was not accepted, with the gRPC code and the reason.
         """
+        request = _Request(signal, body)
         try:
-            self._admit(len(body))
-            try:
-                return self._submit(signal, body)
-            finally:
-                self._leave(len(body))
+            self._admit(request)
+            return request.wait()
         except RefusedError as refused:
             self.count_refused(signal, refused.reason)
             raise
@@ -227,23 +228,8 @@ class Ingest:
 
     # ---------------------------------------------------------------- callers' threads
 
-    def _submit(self, signal: str, body: bytes) -> Outcome:
-        batch = self._decode(signal, body)
-        waits = self._forwarding and bool(batch.ignored.get(NOT_ML))
-        refused = Counter(batch.refused)
-        if batch.groups or waits:
-            request = _Request(signal, pack_body(body), batch, waits)
-            with self._changed:
-                self._waiting.append(request)
-                if len(self._waiting) == 1:  # else the writer has been told
-                    self._changed.notify()
-            refused.update(request.wait())
-        with self._changed:
-            self._received[signal] += batch.items
-            self._ignored.update({why: n for why, n in batch.ignored.items() if not waits or why != NOT_ML})
-        return Outcome(batch.items, refused)
-
-    def _admit(self, size: int) -> None:
+    def _admit(self, request: _Request) -> None:
+        size = len(request.body)
         with self._changed:
             if self._closing:
                 raise RefusedError(
@@ -260,19 +246,9 @@ class Ingest:
                 )
             self._admitted += 1
             self._admitted_bytes += size
-
-    def _leave(self, size: int) -> None:
-        with self._changed:
-            self._admitted -= 1
-            self._admitted_bytes -= size
-            if self._closing:
+            self._waiting.append(request)
+            if len(self._waiting) == 1:  # else the writer has been told
                 self._changed.notify()
-
-    def _decode(self, signal: str, body: bytes) -> Batch:
-        try:
-            return _decode(signal, body, self.settings.limits)
-        except MalformedError as error:
-            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "malformed", str(error)) from error
 
     # ---------------------------------------------------------------- the writer's thread
 
@@ -292,7 +268,7 @@ class Ingest:
         while True:
             requests, checkpoints, settled, closing = self._take()
             if requests:
-                self._commit(requests)
+                self._take_in(requests)
             if settled:
                 self._settle(settled)
             if checkpoints or closing or self._until_due() == 0.0:
@@ -322,29 +298,65 @@ class Ingest:
         wait = min(_PAUSE, self.settings.checkpoint_age) if full else self.settings.checkpoint_age
         return max(self._last_checkpoint + wait - time.monotonic(), 0.0)
 
+    def _take_in(self, requests: list[_Request]) -> None:
+        """Read, write and fold requests, and answer them.
+
+        All that is done in this thread: handing work between threads costs more than the work.
+        """
+        for request in requests:
+            self._read(request)
+        kept = [request for request in requests if request.batch.groups or request.waits]
+        if kept:
+            self._commit(kept)
+        with self._changed:
+            for request in requests:
+                self._admitted -= 1
+                self._admitted_bytes -= len(request.body)
+                if isinstance(request.answer, Outcome):
+                    self._received[request.signal] += request.answer.items
+                    ignored = request.batch.ignored
+                    self._ignored.update({why: n for why, n in ignored.items() if why != NOT_ML or not request.waits})
+        for request in requests:
+            request.wake()
+
+    def _read(self, request: _Request) -> None:
+        try:
+            batch = _decode(request.signal, request.body, self.settings.limits)
+        except MalformedError as error:
+            request.answer = RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "malformed", str(error))
+        except Exception as error:  # in our own code: whoever waits must be told, and the thread must live
+            _LOG.exception("a request could not be read")
+            request.answer = RefusedError(grpc.StatusCode.INTERNAL, _INTERNAL, f"could not be read: {error!r}")
+        else:
+            request.batch = batch
+            request.waits = self._forwarding and bool(batch.ignored.get(NOT_ML))
+            request.answer = Outcome(batch.items, batch.refused)
+
     def _commit(self, requests: list[_Request]) -> None:
+        """Write requests in one commit, and fold them."""
         now = self._clock()
+        packed = [pack_body(request.body) for request in requests]
         try:
             first = self._journal.append(
-                [(request.signal, now, request.packed) for request in requests], [request.waits for request in requests]
+                [(request.signal, now, body) for request, body in zip(requests, packed, strict=True)],
+                [request.waits for request in requests],
             )
         except Exception as error:
-            # Also what SQLite never raised in our tests: whoever waits must be told, and the thread must live.
+            # Also what SQLite never raised in our tests.
             _LOG.error("%d requests refused: %s", len(requests), error, exc_info=not isinstance(error, JournalError))
-            refusal = RefusedError(grpc.StatusCode.UNAVAILABLE, "storage", str(error), self.settings.retry_after)
             for request in requests:
-                request.answer(refusal)
+                request.answer = RefusedError(
+                    grpc.StatusCode.UNAVAILABLE, "storage", str(error), self.settings.retry_after
+                )
             return
-        answers = []
         for seq, request in enumerate(requests, start=first):
+            batch = request.batch
             with self._folding:
-                answers.append(_apply(self._fold, now, request.batch))
+                refused = _apply(self._fold, now, batch)
             self._folded = seq
-        for request, answer in zip(
-            requests, answers, strict=True
-        ):  # who wakes up takes the interpreter from this thread
-            request.answer(answer)
-        waiting = [len(request.packed.body) for request in requests if request.waits]
+            if refused:
+                request.answer = Outcome(batch.items, Counter(batch.refused) + refused)
+        waiting = [len(body.body) for request, body in zip(requests, packed, strict=True) if request.waits]
         if waiting:
             with self._changed:
                 self._outbox_entries += len(waiting)

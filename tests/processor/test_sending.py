@@ -31,6 +31,7 @@ from otel_mlmon_processor.exporters.families import Family, Sample
 from otel_mlmon_processor.exporters.otlp import OtlpExporter
 from otel_mlmon_processor.forward import Forwarder, strip
 from otel_mlmon_processor.ingest import Ingest, IngestSettings
+from otel_mlmon_processor.journal import pack_body
 from otel_mlmon_processor.otlp_client import UnsentError, connect
 from otel_mlmon_processor.sending import back_off
 from otel_mlmon_processor.services import SERVICES
@@ -509,10 +510,10 @@ def test_after_a_crash_before_it_was_sent_it_is_sent_and_counted_once(far, rig, 
 def test_the_oldest_are_given_up_beyond_the_size_and_the_age(far, rig, wait, protocol):
     far.always = (grpc.StatusCode.UNAVAILABLE, 0) if protocol == "grpc" else (503, 0)
     ingest = rig.open()
-    body = log_request("x" * 1_000)
-    for i in range(10):
-        ingest.submit("logs", log_request(f"{i}" + "x" * 1_000))
-    forwarder = rig.forward(most_bytes=4 * (len(body) + 1))
+    bodies = [log_request(f"{i}" + "x" * 1_000) for i in range(10)]
+    for body in bodies:
+        ingest.submit("logs", body)
+    forwarder = rig.forward(most_bytes=sum(len(pack_body(body).body) for body in bodies[-4:]))
     wait(lambda: forwarder.counters().dropped.get(("logs", "size")) == 6, forwarder.counters)
     wait(lambda: sum(forwarder.counters().failed.values()) > 1, "attempts")
     assert forwarder.counters().dropped == {("logs", "size"): 6}  # and no more
