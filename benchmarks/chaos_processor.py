@@ -89,7 +89,7 @@ def instrument(board: Board) -> None:
     receiver.Receiver.start = listen
     for owner, name, stage in (
         (ingest.Ingest, "_recover", "recovery"),
-        (ingest.Ingest, "_decode", "receive"),
+        (ingest.Ingest, "_read", "receive"),
         (journal.Journal, "append", "append"),
         (fold.Fold, "apply", "fold"),
         (ingest.Ingest, "_checkpoint", "checkpoint"),

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from otel_mlmon import semconv
 from otel_mlmon_processor.decode import OURS
 from otel_mlmon_processor.ingest import Ingest
-from otel_mlmon_processor.journal import Entry, JournalError, Outbox
+from otel_mlmon_processor.journal import DamagedEntryError, Entry, JournalError, Outbox
 from otel_mlmon_processor.otlp_client import Client, UnsentError
 from otel_mlmon_processor.sending import LONGEST, SendingCounters, SendingTally, back_off
 
@@ -116,6 +116,12 @@ class Forwarder:
             self._ingest.outbox.clear()
             try:
                 entry = outbox.next(after)
+            except DamagedEntryError as damaged:
+                _LOG.error("a request is not forwarded: %s", damaged)
+                self._tally.drop(damaged.entry.signal, INTERNAL)
+                self._ingest.settle(damaged.entry)
+                after = damaged.entry.seq
+                continue
             except JournalError as error:  # such as a disk that fails
                 _LOG.error("forwarding pauses: %s", error)
                 self._stop.wait(LONGEST)

@@ -22,7 +22,7 @@ import lz4.block
 
 from otel_mlmon_processor.database import JournalError, connect, explain, lock, say_damaged
 
-__all__ = ["Checkpoint", "Entry", "Journal", "JournalError", "Outbox", "Packed", "pack_body"]
+__all__ = ["Checkpoint", "DamagedEntryError", "Entry", "Journal", "JournalError", "Outbox", "Packed", "pack_body"]
 
 _RAW: Final = 0  # codec of a body as it came
 _LZ4: Final = 1  # and of one that lz4 made smaller
@@ -240,6 +240,7 @@ class Outbox:
         """The first that waits after entry `after`.
 
         Raises:
+            DamagedEntryError: it is not what was written.
             JournalError: the database cannot be read.
         """
         query = (
@@ -257,11 +258,19 @@ class Outbox:
         self._database.close()
 
 
+class DamagedEntryError(JournalError):
+    """An entry is not what was written; `entry` is what is known of it, without its body."""
+
+    def __init__(self, message: str, entry: Entry) -> None:
+        super().__init__(message)
+        self.entry = entry
+
+
 def _read_entry(path: Path, row: tuple[int, str, int, int, int, bytes]) -> Entry:
     seq, signal, received_ns, codec, crc, kept = row
+    entry = Entry(seq, signal, received_ns, b"", len(kept))
     if codec not in (_RAW, _LZ4):
-        raise JournalError(f"{path}: entry {seq} has codec {codec}, which this version does not know")
+        raise DamagedEntryError(f"{path}: entry {seq} has codec {codec}, which this version does not know", entry)
     if crc != zlib.crc32(kept):
-        raise JournalError(say_damaged(path, f"entry {seq} is not what was written"))
-    body = lz4.block.decompress(kept) if codec == _LZ4 else kept
-    return Entry(seq, signal, received_ns, body, len(kept))
+        raise DamagedEntryError(say_damaged(path, f"entry {seq} is not what was written"), entry)
+    return entry._replace(body=lz4.block.decompress(kept) if codec == _LZ4 else kept)
