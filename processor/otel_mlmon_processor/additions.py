@@ -75,7 +75,7 @@ class Sent:
     def _take(self, point: Point) -> None:
         metric, attributes, temporality, start, end, value = point
         producer, state = self._producer, self._state
-        series = producer.series.get((metric, attributes)) or state.series(producer, metric, attributes)
+        series = state.series(producer, metric, attributes)
         series.model.received = state.now
         kind = series.meaning.kind
         if kind == INFO:
@@ -101,10 +101,10 @@ class Sent:
             raise UnusableError("temporality")
 
     def _take_cumulative(self, series: Series, start: int, end: int, reading: Reading) -> None:
-        known = series.cumulatives.get(start)
+        known = series.find(start)
         if known is None:
             self._state.count_stream()
-            series.cumulatives[start] = Cumulative(start, end, reading)
+            series.keep(Cumulative(start, end, reading))
             self._place(series, start, end, reading)
             return
         if known in self._steps:  # a request with two points of one stream

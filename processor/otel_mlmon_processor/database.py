@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 APPLICATION: Final = 0x6D6C6D6E  # "mlmn": says whose database it is
-FORMAT: Final = 3
+FORMAT: Final = 4
+OLDEST: Final = 3  # that is taken up: it has the same tables, and no compressed bodies
 
 _PAGE: Final = 16_384  # bytes; bodies are long, and each page costs a call of the system
 
@@ -102,9 +103,9 @@ def examine(path: Path, database: sqlite3.Connection) -> bool:
     tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if tables and application != APPLICATION:
         raise JournalError(f"{path}: this is a database of something else; name another directory")
-    if tables and version < FORMAT:
+    if tables and version < OLDEST:
         raise JournalError(
-            f"{path}: written by an older version (format {version}; this one reads {FORMAT}): "
+            f"{path}: written by an older version (format {version}; this one reads {OLDEST} to {FORMAT}): "
             "move the directory away to begin anew"
         )
     if version > FORMAT:
@@ -137,8 +138,8 @@ def connect(path: Path, clock: Callable[[], int]) -> sqlite3.Connection:
                 database.execute(statement)
             database.execute("INSERT INTO identity VALUES (1, ?, ?)", (str(uuid.uuid4()), clock()))
             database.execute(f"PRAGMA application_id = {APPLICATION}")
-            database.execute(f"PRAGMA user_version = {FORMAT}")
             database.execute("COMMIT")
+        database.execute(f"PRAGMA user_version = {FORMAT}")  # from now on no older version can read it
     except BaseException:
         database.close()
         raise

@@ -20,10 +20,11 @@ from otel_mlmon_processor.points import Batch, Group
 from otel_mlmon_processor.producers import UnusableError
 from otel_mlmon_processor.profile_store import ProfileStore
 from otel_mlmon_processor.state import State
+from otel_mlmon_processor.upgrades import OLDEST, upgrade
 from otel_mlmon_processor.views import Capture, build, capture
 from otel_mlmon_processor.windows import ModelKey, ModelView
 
-FORMAT: Final = 3  # of the dump
+FORMAT: Final = 4  # of the dump
 
 
 class FormatError(ValueError):
@@ -139,13 +140,13 @@ class Fold:
             raise FormatError(
                 f"the checkpoint cannot be read ({error}); restore a backup, or move the directory away to begin anew"
             ) from error
-        if version != FORMAT:
+        if not OLDEST <= version <= FORMAT:
             raise FormatError(
-                f"the checkpoint has format {version}, this version reads {FORMAT}: run the version that wrote it, or "
-                "name another directory"
+                f"the checkpoint has format {version}, this version reads {OLDEST} to {FORMAT}: run the version that "
+                "wrote it, or name another directory"
             )
         windows, state, profiles = rest
-        fold._state = State.load(state, fold.settings)
+        fold._state = State.load(upgrade(version, state), fold.settings)
         fold._profiles.load(profiles)
         if windows != [fold.settings.window_ns, fold.settings.display_windows]:
             fold._state.recut(windows=windows[0] == fold.settings.window_ns)

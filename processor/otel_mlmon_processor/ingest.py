@@ -36,6 +36,7 @@ __all__ = ["Ingest", "IngestCounters", "IngestSettings", "Outcome", "RefusedErro
 _LOG: Final = logging.getLogger(__name__)
 _INTERNAL: Final = "internal"
 _PAUSE: Final = 1.0  # s, at least, between two checkpoints that were not asked for
+_SHARE: Final = 0.01  # of the time that these may take, as nothing is taken in meanwhile
 
 
 class _Request:
@@ -119,6 +120,7 @@ class Ingest:
         self._refused: Counter[tuple[str, str]] = Counter()
         self._ignored: Counter[str] = Counter()
         self._last_checkpoint = time.monotonic()
+        self._pause = 0.0  # s, until the next
         self._writer = threading.Thread(target=self._run, name="mlmon-ingest", daemon=True)
         self._writer.start()
 
@@ -296,7 +298,7 @@ class Ingest:
             return None
         full = self._journal.bytes >= self.settings.checkpoint_bytes
         wait = min(_PAUSE, self.settings.checkpoint_age) if full else self.settings.checkpoint_age
-        return max(self._last_checkpoint + wait - time.monotonic(), 0.0)
+        return max(self._last_checkpoint + max(wait, self._pause) - time.monotonic(), 0.0)
 
     def _take_in(self, requests: list[_Request]) -> None:
         """Read, write and fold requests, and answer them.
@@ -370,7 +372,7 @@ class Ingest:
             _LOG.error("not noted as passed on: %s", error, exc_info=not isinstance(error, JournalError))
 
     def _checkpoint(self, waiting: list[Future[None]]) -> None:
-        self._last_checkpoint = time.monotonic()
+        began = time.monotonic()
         try:
             with self._folding:
                 body = self._fold.dump()
@@ -380,6 +382,9 @@ class Ingest:
             for done in waiting:
                 done.set_exception(error)
             return
+        finally:
+            self._last_checkpoint = time.monotonic()
+            self._pause = (self._last_checkpoint - began) / _SHARE
         for done in waiting:
             done.set_result(None)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from typing import Any, Final
+from collections.abc import Hashable
+from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 
@@ -13,6 +14,25 @@ _MAGIC: Final = b"mlmonpk1"
 _TYPES: Final = {"b": None, "q": np.dtype("<i8"), "d": np.dtype("<f8"), "i": np.dtype("<i4"), "I": np.dtype("<u4")}
 _CODES: Final = {dtype: code for code, dtype in _TYPES.items() if dtype is not None}
 _MARK: Final = "\x00"  # key of the object that stands for a buffer; plain objects have text keys without it
+
+
+_Item = TypeVar("_Item", bound=Hashable)
+
+
+class Table(Generic[_Item]):
+    """Items that are met often, each kept once: the place of each in `items`."""
+
+    def __init__(self) -> None:
+        self._places: dict[_Item, int] = {}
+
+    @property
+    def items(self) -> list[_Item]:
+        """Each item once, by place."""
+        return list(self._places)
+
+    def place(self, item: _Item) -> int:
+        """Where it is."""
+        return self._places.setdefault(item, len(self._places))
 
 
 class PackError(ValueError):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, Final
 
 from otel_mlmon import semconv
 from otel_mlmon_processor.generation import Generation
 from otel_mlmon_processor.layout import CATEGORY, CELLS, EXPONENTIAL, INVALID, SEEN, Place, Slot
 from otel_mlmon_processor.model import Model
+from otel_mlmon_processor.pack import Table
 from otel_mlmon_processor.points import Attributes
 from otel_mlmon_processor.streams import Cumulative, Intervals
 from otel_mlmon_processor.windows import ModelKey, Role, VariableKey
@@ -60,9 +62,9 @@ class UnusableError(Exception):
     """A point cannot be placed; the argument is the reason."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Meaning:
-    """What a metric and its attributes say.
+    """What a metric and its attributes say; one object for all producers that send them.
 
     Args:
         metric, attributes: as they came.
@@ -127,7 +129,7 @@ class Series:
     that of the newest bounds.
     """
 
-    __slots__ = ("cumulatives", "generation", "meaning", "model", "number", "slot")
+    __slots__ = ("_first", "_others", "generation", "meaning", "model", "number", "slot")
 
     def __init__(self, number: int, meaning: Meaning, model: Model, generation: Generation | None) -> None:
         self.number = number
@@ -135,7 +137,29 @@ class Series:
         self.model = model
         self.generation = generation
         self.slot: Slot | None = None
-        self.cumulatives: dict[int, Cumulative] = {}  # by start time
+        # Cumulative streams by start time; hardly ever more than one, and a dictionary takes as much room as a stream.
+        self._first: Cumulative | None = None
+        self._others: dict[int, Cumulative] | None = None
+
+    @property
+    def cumulatives(self) -> list[Cumulative]:
+        """Its cumulative streams."""
+        return [*([self._first] if self._first is not None else []), *(self._others or {}).values()]
+
+    def find(self, start: int) -> Cumulative | None:
+        """The cumulative stream with a start time."""
+        first = self._first
+        if first is not None and first.start == start:
+            return first
+        return self._others.get(start) if self._others is not None else None
+
+    def keep(self, stream: Cumulative) -> None:
+        """Hold one more cumulative stream."""
+        if self._first is None:
+            self._first = stream
+        else:
+            self._others = self._others or {}
+            self._others[stream.start] = stream
 
 
 @dataclass(slots=True)
@@ -150,35 +174,38 @@ class ProducerState:
     received: int = 0
     next_series: int = 0
     intervals: Intervals = field(default_factory=Intervals)
-    series: dict[tuple[str, Attributes], Series] = field(default_factory=dict)
+    series: dict[Meaning, Series] = field(default_factory=dict)
 
     def key(self, model: str, version: str) -> ModelKey:
         """The merge key of a model that this producer serves."""
         return ModelKey(self.namespace, self.service, self.environment, model, version)
 
-    def dump(self) -> list[Any]:
-        """As plain values, for the checkpoint; series are interpreted again when loaded."""
+    def dump(self, meanings: Table[Meaning], bounds: Table[bytes]) -> list[Any]:
+        """As plain values, for the checkpoint; what many producers share is in the tables."""
+        cells: list[bytes] = []
         series = [
-            [metric, attributes, s.number, [c.dump() for c in s.cumulatives.values()]]
-            for (metric, attributes), s in self.series.items()
+            [meanings.place(s.meaning), s.number, [c.dump(bounds, cells) for c in s.cumulatives]]
+            for s in self.series.values()
         ]
         identity = [self.number, self.namespace, self.service, self.instance, self.environment]
-        return [identity, self.received, self.next_series, self.intervals.dump(), series]
+        return [identity, self.received, self.next_series, self.intervals.dump(), series, b"".join(cells)]
 
     @classmethod
-    def load(cls, plain: list[Any], models: dict[ModelKey, Model]) -> ProducerState:
-        """What `dump` gave."""
-        (number, namespace, service, instance, environment), received, next_series, intervals, series = plain
+    def load(
+        cls, plain: list[Any], models: dict[ModelKey, Model], meanings: list[Meaning], bounds: list[bytes]
+    ) -> ProducerState:
+        """What `dump` gave, with the tables."""
+        (number, namespace, service, instance, environment), received, next_series, intervals, series, cells = plain
         producer = cls(number, namespace, service, instance, environment, received, next_series)
         producer.intervals = Intervals.load(intervals)
-        for metric, pairs, number, cumulatives in series:
-            attributes = tuple((key, value) for key, value in pairs)
-            meaning = interpret(metric, attributes)
+        rest = BytesIO(cells)
+        for place, number, cumulatives in series:
+            meaning = meanings[place]
             model = models[producer.key(meaning.model, meaning.version)]
             generation = model.generations[meaning.digest] if meaning.variable else None
-            held = Series(number, meaning, model, generation)
-            held.cumulatives = {c.start: c for c in map(Cumulative.load, cumulatives)}
-            producer.series[metric, attributes] = held
+            held = producer.series[meaning] = Series(number, meaning, model, generation)
+            for cumulative in cumulatives:
+                held.keep(Cumulative.load(cumulative, bounds, rest))
         return producer
 
 

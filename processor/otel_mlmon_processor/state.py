@@ -9,9 +9,11 @@ from otel_mlmon_processor.fold_settings import SECOND, FoldSettings
 from otel_mlmon_processor.generation import Generation
 from otel_mlmon_processor.layout import CATEGORY, CELLS, Layout, Place, Slot
 from otel_mlmon_processor.model import Model
+from otel_mlmon_processor.pack import Table
 from otel_mlmon_processor.points import Attributes, Producer
 from otel_mlmon_processor.producers import (
     NUMBERS,
+    Meaning,
     ProducerState,
     Series,
     UnusableError,
@@ -31,6 +33,7 @@ class State:
         self.settings = settings
         self.models: dict[ModelKey, Model] = {}
         self.producers: dict[tuple[str, ...], ProducerState] = {}
+        self.meanings: dict[tuple[str, Attributes], Meaning] = {}  # of all series
         self.streams = 0
         self.now = 0  # newest time of receipt
         self.points = 0
@@ -72,10 +75,10 @@ class State:
         Raises:
             UnusableError: its attributes make no sense, or something of it is one too many.
         """
-        known = producer.series.get((metric, attributes))
+        meaning = self.meanings.get((metric, attributes)) or interpret(metric, attributes)
+        known = producer.series.get(meaning)
         if known is not None:
             return known
-        meaning = interpret(metric, attributes)
         caps = self.settings.caps
         self.count_stream()
         try:
@@ -95,7 +98,8 @@ class State:
         except UnusableError:
             self.streams -= 1
             raise
-        series = producer.series[metric, attributes] = Series(producer.next_series, meaning, model, generation)
+        self.meanings[metric, attributes] = meaning
+        series = producer.series[meaning] = Series(producer.next_series, meaning, model, generation)
         producer.next_series += 1
         return series
 
@@ -143,6 +147,7 @@ class State:
         if self.now - self._swept < _SWEEP:
             return []
         self._swept = self.now
+        held = len(self.producers), self.streams
         oldest = self.now - self.settings.retire_ns
         for identity, producer in list(self.producers.items()):
             if producer.received < oldest:
@@ -156,14 +161,17 @@ class State:
         for model in self.models.values():
             for digest in [digest for digest, g in model.generations.items() if g.received < oldest]:
                 self._retire(model.generations.pop(digest))
+        if held != (len(self.producers), self.streams):
+            used = {meaning: None for producer in self.producers.values() for meaning in producer.series}
+            self.meanings = {(meaning.metric, meaning.attributes): meaning for meaning in used}
         return retired
 
     def _retire(self, gone: Model | Generation) -> None:
         for producer in self.producers.values():
-            for place, series in list(producer.series.items()):
+            for meaning, series in list(producer.series.items()):
                 if series.model is gone or series.generation is gone:
                     self.streams -= _streams_of(series)
-                    del producer.series[place]
+                    del producer.series[meaning]
 
     def recut(self, *, windows: bool) -> None:
         """Take up other settings, see Model.recut."""
@@ -172,24 +180,32 @@ class State:
 
     def dump(self) -> list[Any]:
         """As plain values, for the checkpoint."""
+        meanings: Table[Meaning] = Table()
+        bounds: Table[bytes] = Table()
+        producers = [[identity, producer.dump(meanings, bounds)] for identity, producer in self.producers.items()]
         return [
             [self.streams, self.now, self.points, self.duplicates, self.late, self._next_producer, self._swept],
             dict(self.dropped),
             [model.dump() for model in self.models.values()],
-            [[identity, producer.dump()] for identity, producer in self.producers.items()],
+            [[meaning.metric, meaning.attributes] for meaning in meanings.items],
+            bounds.items,
+            producers,
         ]
 
     @classmethod
     def load(cls, plain: list[Any], settings: FoldSettings) -> State:
-        """What `dump` gave."""
-        numbers, dropped, models, producers = plain
+        """What `dump` gave; series are interpreted again."""
+        numbers, dropped, models, meanings, bounds, producers = plain
         state = cls(settings)
         state.streams, state.now, state.points, state.duplicates, state.late = numbers[:5]
         state._next_producer, state._swept = numbers[5:]
         state.dropped = Counter(dropped)
         state.models = {model.key: model for model in map(Model.load, models)}
+        read = [interpret(metric, tuple((key, value) for key, value in pairs)) for metric, pairs in meanings]
+        state.meanings = {(meaning.metric, meaning.attributes): meaning for meaning in read}
         state.producers = {
-            tuple(identity): ProducerState.load(producer, state.models) for identity, producer in producers
+            tuple(identity): ProducerState.load(producer, state.models, read, bounds)
+            for identity, producer in producers
         }
         return state
 

@@ -8,11 +8,10 @@ from the points alone, docs/operations.md lists.
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Any, Final, NamedTuple
-
-import numpy as np
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from otel_mlmon_processor.exponential import ExponentialSum
+from otel_mlmon_processor.pack import Table
 from otel_mlmon_processor.points import Producer
 from otel_mlmon_processor.reading import Change, Measured, Reading
 
@@ -164,25 +163,27 @@ class Cumulative:
             difference = _zero(reading.counts)
         return Increase(since, Reading(difference, reading.bounds, total))
 
-    def dump(self) -> list[Any]:
-        """As plain values, for the checkpoint."""
-        counts = self.reading.counts
+    def dump(self, bounds: Table[bytes], cells: list[bytes]) -> list[Any]:
+        """As plain values, for the checkpoint; the cells of a histogram go to the end of `cells`."""
+        counts, edges, total = self.reading
         plain: Any = counts
-        if isinstance(counts, ExponentialSum):
+        if isinstance(counts, bytes):
+            cells.append(counts)
+            plain = None
+        elif isinstance(counts, ExponentialSum):
             plain = counts.dump()
-        elif isinstance(counts, bytes):
-            plain = np.frombuffer(counts, dtype="<i8")
-        return [self.start, self.end, self.floor, plain, self.reading.bounds, self.reading.sum]
+        return [self.start, self.end, self.floor, plain, bounds.place(edges), total]
 
     @classmethod
-    def load(cls, plain: list[Any]) -> Cumulative:
+    def load(cls, plain: list[Any], bounds: list[bytes], cells: BinaryIO) -> Cumulative:
         """What `dump` gave."""
-        start, end, floor, counts, bounds, total = plain
-        if isinstance(counts, list):
+        start, end, floor, counts, place, total = plain
+        edges = bounds[place]
+        if counts is None:
+            counts = cells.read(len(edges) + 8)
+        elif isinstance(counts, list):
             counts = ExponentialSum.load(counts)
-        elif isinstance(counts, np.ndarray):
-            counts = counts.tobytes()
-        return cls(start, end, Reading(counts, bounds, total), floor)
+        return cls(start, end, Reading(counts, edges, total), floor)
 
 
 def _zero(counts: Measured) -> Measured:

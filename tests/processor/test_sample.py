@@ -1,4 +1,4 @@
-"""A data directory that was written by the version that brought format 3 is opened by this one.
+"""A data directory that was written by the version that brought a format is opened by this one.
 
 When the format changes, the old sample stays, and a new one is made: `python tests/processor/test_sample.py`.
 """
