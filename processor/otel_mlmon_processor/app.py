@@ -26,7 +26,7 @@ from otel_mlmon_processor.exporters.families import Family, list_families
 from otel_mlmon_processor.exporters.otlp import OtlpExporter
 from otel_mlmon_processor.exporters.prometheus import SnapshotCollector
 from otel_mlmon_processor.fold import FoldCounters
-from otel_mlmon_processor.fold_settings import FoldSettings
+from otel_mlmon_processor.fold_settings import Caps, FoldSettings
 from otel_mlmon_processor.forward import Forwarder
 from otel_mlmon_processor.http import HttpServer, make_application
 from otel_mlmon_processor.ingest import Ingest, IngestCounters, IngestSettings
@@ -88,7 +88,7 @@ class Processor:
 
     def start(self) -> None:
         """Recover, listen, evaluate."""
-        config = self._config
+        config, limits = self._config, self._config.limits
         self._http.start()
         try:
             settings = FoldSettings(
@@ -97,9 +97,20 @@ class Processor:
                 idle_timeout=config.window.idle,
                 ahead=config.window.ahead,
                 retire=config.retire,
+                caps=Caps(
+                    models=limits.models,
+                    producers=limits.producers,
+                    streams=limits.streams,
+                    variables=limits.features,
+                    categories=limits.categories,
+                ),
             )
-            checkpoint = config.checkpoint
-            intake = IngestSettings(checkpoint_bytes=checkpoint.size, checkpoint_age=checkpoint.age)
+            intake = IngestSettings(
+                pending=limits.requests,
+                pending_bytes=limits.bytes,
+                checkpoint_bytes=config.checkpoint.size,
+                checkpoint_age=config.checkpoint.age,
+            )
             self._ingest = Ingest(config.data, settings, intake, forwarding=config.forward is not None)
             self._connect(self._ingest)
             if config.window.size == MINUTE:

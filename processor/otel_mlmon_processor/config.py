@@ -176,6 +176,23 @@ class CheckpointSection(Section):
     age: Duration = 60.0
 
 
+class LimitsSection(Section):
+    """Most that is held; what is there stays, what comes on top is refused and counted.
+
+    requests: that wait to be written, each client's an equal share. bytes: of these. models: and versions.
+    producers: processes that send. streams: series of points of all producers. features: of a model. categories: of a
+    feature.
+    """
+
+    requests: Annotated[int, Field(ge=2)] = 128
+    bytes: Annotated[int, Field(ge=1 << 20)] = 64 * 1024 * 1024
+    models: Annotated[int, Field(gt=0)] = 1_000
+    producers: Annotated[int, Field(gt=0)] = 10_000
+    streams: Annotated[int, Field(gt=0)] = 1_000_000
+    features: Annotated[int, Field(gt=0)] = 2_000
+    categories: Annotated[int, Field(gt=0)] = 2_000
+
+
 class ShowSection(Section):
     """What is exposed beside what the verdict rests on. measures: further ones. distribution: coarse histograms."""
 
@@ -322,6 +339,7 @@ class Config(Section):
     evaluate: EvaluateSection = EvaluateSection()
     alarms: AlarmsSection = AlarmsSection()
     checkpoint: CheckpointSection = CheckpointSection()
+    limits: LimitsSection = LimitsSection()
     show: ShowSection = ShowSection()
     export: tuple[ExportSection, ...] = ()
     instance: str = ""

@@ -23,6 +23,8 @@ class Caps:
         variables: features and outputs of a model and hash.
         categories: labels of a variable.
         bounds: different bounds of a variable.
+        replica_cells: counts kept to tell the replicas of a model and hash apart, 8 bytes each; further replicas are
+            counted and not told apart.
         operations: operational histograms of a model.
         producers: processes that send.
         streams: series of points of all producers.
@@ -39,6 +41,7 @@ class Caps:
     variables: int = 2_000
     categories: int = 2_000
     bounds: int = 4
+    replica_cells: int = 20_000_000
     operations: int = 200
     producers: int = 10_000
     streams: int = 1_000_000

@@ -53,6 +53,9 @@ class Generation:
         if last - settings.display_windows < window <= last:
             self.running.accumulate(tally, 1)
         half = window // settings.half
+        kept = 2 * self.layout.width * (len(self.halves) + 1)
+        if share.instance not in self.halves and kept > settings.caps.replica_cells:
+            return
         if last < 0 or half >= last // settings.half - 1:
             self.halves.setdefault(share.instance, {}).setdefault(half, Tally()).add(tally)
 

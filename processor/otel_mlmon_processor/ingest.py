@@ -45,10 +45,10 @@ class _Request:
     `batch` is what was read, `waits` whether it is to be passed on, `answer` what became of it.
     """
 
-    __slots__ = ("_answered", "answer", "batch", "body", "signal", "waits")
+    __slots__ = ("_answered", "answer", "batch", "body", "client", "signal", "waits")
 
-    def __init__(self, signal: str, body: bytes) -> None:
-        self.signal, self.body = signal, body
+    def __init__(self, signal: str, body: bytes, client: str) -> None:
+        self.signal, self.body, self.client = signal, body, client
         self.batch = Batch((), 0)
         self.waits = False
         self.answer: Outcome | RefusedError = Outcome(0)
@@ -113,6 +113,7 @@ class Ingest:
         self._waiting: deque[_Request] = deque()
         self._admitted = 0
         self._admitted_bytes = 0
+        self._shares: dict[str, tuple[int, int]] = {}  # of it, requests and bytes of each client
         self._checkpoints: list[Future[None]] = []
         self._settled: list[int] = []
         self._closing = False
@@ -134,13 +135,18 @@ class Ingest:
         """Random identity of what is kept in the directory."""
         return str(self._journal.instance)
 
-    def submit(self, signal: str, body: bytes) -> Outcome:
+    def submit(self, signal: str, body: bytes, client: str = "") -> Outcome:
         """Take in the bytes of a request of one signal (semconv.MonSignal); durable and folded on return.
+
+        Args:
+            signal: of what came.
+            body: its bytes.
+            client: from whom, so that none can take all the room.
 
         Raises:
             RefusedError: it was not accepted, with the gRPC code and the reason.
         """
-        request = _Request(signal, body)
+        request = _Request(signal, body, client)
         try:
             self._admit(request)
             return request.wait()
@@ -237,20 +243,34 @@ class Ingest:
                 raise RefusedError(
                     grpc.StatusCode.UNAVAILABLE, "closing", "the processor is shutting down", self.settings.retry_after
                 )
-            full = self._admitted >= self.settings.pending
-            # A request larger than the whole allowance is let in alone, or it could never be.
-            if full or (self._admitted and self._admitted_bytes + size > self.settings.pending_bytes):
+            if not self._has_room(request.client, size):
                 raise RefusedError(
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
                     "overload",
                     f"{self._admitted} requests wait to be written; come again",
                     self.settings.retry_after,
                 )
+            requests, held = self._shares.get(request.client, (0, 0))
+            self._shares[request.client] = requests + 1, held + size
             self._admitted += 1
             self._admitted_bytes += size
             self._waiting.append(request)
             if len(self._waiting) == 1:  # else the writer has been told
                 self._changed.notify()
+
+    def _has_room(self, client: str, size: int) -> bool:
+        """Whether a request may wait. A client may take an equal share, where one more client counts as present: so
+        there is room for who comes new, however many requests another sends.
+        """
+        settings = self.settings
+        requests, held = self._shares.get(client, (0, 0))
+        clients = len(self._shares) + (1 if requests else 2)
+        # One request of each client is let in while there is room, and a large one alone, or it could never be.
+        own = not requests or (
+            requests < settings.pending // clients and held + size <= settings.pending_bytes // clients
+        )
+        room = self._admitted < settings.pending and self._admitted_bytes + size <= settings.pending_bytes
+        return own and (room or not self._admitted)
 
     # ---------------------------------------------------------------- the writer's thread
 
@@ -312,14 +332,21 @@ class Ingest:
             self._commit(kept)
         with self._changed:
             for request in requests:
-                self._admitted -= 1
-                self._admitted_bytes -= len(request.body)
+                self._leave(request)
                 if isinstance(request.answer, Outcome):
                     self._received[request.signal] += request.answer.items
                     ignored = request.batch.ignored
                     self._ignored.update({why: n for why, n in ignored.items() if why != NOT_ML or not request.waits})
         for request in requests:
             request.wake()
+
+    def _leave(self, request: _Request) -> None:
+        size = len(request.body)
+        self._admitted -= 1
+        self._admitted_bytes -= size
+        requests, held = self._shares.pop(request.client)
+        if requests > 1:
+            self._shares[request.client] = requests - 1, held - size
 
     def _read(self, request: _Request) -> None:
         try:

@@ -29,6 +29,11 @@ class RefusedError(Exception):
         self.retry_after = retry_after
 
 
+def name_client(host: str, port: object) -> str:
+    """Who sends: an address; on this machine, where all have the same, a connection."""
+    return f"{host}:{port}" if host in ("127.0.0.1", "::1") else host
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of an accepted request.
@@ -47,7 +52,8 @@ class IngestSettings:
     """How requests are taken in.
 
     Args:
-        pending: requests that may wait for their commit; further ones are asked to come again.
+        pending: requests that may wait for their commit, each client's an equal share; further ones are asked to come
+            again.
         pending_bytes: the same in bytes.
         retry_after: seconds after which they are asked to come.
         checkpoint_bytes: a checkpoint is made when the journal holds so much,

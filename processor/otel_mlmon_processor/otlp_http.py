@@ -24,6 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from otel_mlmon_processor.ingest import Ingest, RefusedError
+from otel_mlmon_processor.intake import name_client
 from otel_mlmon_processor.security import CHALLENGE, Tokens
 from otel_mlmon_processor.services import MESSAGE_BYTES, SERVICES, Service
 
@@ -85,7 +86,8 @@ def _export(
             body = await run_in_threadpool(_unpack, packed, request.headers.get("content-encoding", ""), most)
             if kind == JSON:
                 body = await run_in_threadpool(_from_json, service.request, body)
-            outcome = await run_in_threadpool(ingest.submit, service.signal, body)
+            client = name_client(*request.client) if request.client is not None else ""
+            outcome = await run_in_threadpool(ingest.submit, service.signal, body, client)
         except _BadRequestError as bad:
             ingest.count_refused(service.signal, bad.reason)
             return _respond(Status(code=grpc.StatusCode.INVALID_ARGUMENT.value[0], message=str(bad)), kind, bad.code)

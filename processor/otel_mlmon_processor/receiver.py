@@ -17,6 +17,7 @@ from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from otel_mlmon_processor.ingest import Ingest, RefusedError
+from otel_mlmon_processor.intake import name_client
 from otel_mlmon_processor.security import Identity, Tls, Tokens
 from otel_mlmon_processor.services import MESSAGE_BYTES, SERVICES, Service
 
@@ -55,6 +56,8 @@ class Receiver:
         options = [
             ("grpc.max_receive_message_length", message_bytes),
             ("grpc.so_reuseport", 0),  # a second processor on this port must fail, not share it
+            # What a connection sends beyond is held back by its client, and not kept here until a thread is free.
+            ("grpc.max_concurrent_streams", max(ingest.settings.pending // 2, 1)),
         ]
         if tls is not None and tls.mutual:
             # Within this time nobody is connected by a certificate that would be refused by now.
@@ -153,12 +156,18 @@ def _export(ingest: Ingest, service: Service) -> Callable[[bytes, grpc.ServicerC
 
     def export(body: bytes, context: grpc.ServicerContext) -> bytes:
         try:
-            outcome = ingest.submit(service.signal, body)
+            outcome = ingest.submit(service.signal, body, _read_peer(context.peer()))
         except RefusedError as refused:
             _refuse(refused, context)
         return service.answer(outcome).SerializeToString()
 
     return export
+
+
+def _read_peer(peer: str) -> str:
+    """The client of gRPC's "ipv4:10.0.0.7:4242" or "ipv6:%5B::1%5D:4242"."""
+    host, _, port = peer.partition(":")[2].rpartition(":")
+    return name_client(host.removeprefix("%5B").removesuffix("%5D"), port)
 
 
 def _refuse(refused: RefusedError, context: grpc.ServicerContext) -> NoReturn:

@@ -343,3 +343,40 @@ def test_two_processes_on_one_directory(tmp_path):
         Ingest(tmp_path)
     server.kill()
     Ingest(tmp_path).close()
+
+
+# ------------------------------------------------------------------ room
+
+
+def test_no_client_takes_the_room_of_another(tmp_path, otlp):
+    """In requests and in bytes, however many of its requests wait; and a client alone has half of it."""
+    body = otlp.Sender().request(otlp.Sender().count(1, 0, 1))
+    large = body + bytes([8 << 3 | 2, 0xD0, 0x0F]) + bytes(2_000)  # with a field that nobody knows
+    intake = IngestSettings(pending=12, pending_bytes=6 * len(large), retry_after=0.1)
+    with contextlib.closing(Ingest(tmp_path, settings=intake)) as ingest, ThreadPoolExecutor(60) as pool:
+
+        def send(client, what, number):
+            before = ingest.counters()
+            waiting, refused = before.waiting, sum(before.refused.values())
+            answers = [pool.submit(ingest.submit, METRICS, what, client) for _ in range(number)]
+
+            def settled():
+                now = ingest.counters()
+                return now.waiting - waiting + sum(now.refused.values()) - refused == number
+
+            until(settled)
+            return answers, ingest.counters().waiting - waiting
+
+        with blocked(ingest.path):
+            answers, loud = send("loud", body, 20)
+            more, quiet = send("quiet", body, 3)
+            bulky, large_ones = send("bulky", large, 5)
+            assert (loud, quiet, large_ones) == (6, 3, 1)  # 12 // 2; all; 6 // (3 + 1), of the bytes
+            answers += more + bulky
+        held = [answer for answer in answers if answer.exception() is None]
+        assert len(held) == loud + quiet + large_ones
+        for answer in answers:
+            if answer.exception() is not None:
+                assert answer.exception().reason == "overload"
+        ingest.submit(METRICS, large, "bulky")
+        assert ingest.counters().waiting == 0

@@ -80,6 +80,11 @@ def until(condition, seconds=20.0):
         time.sleep(0.002)
 
 
+def connect(address):
+    """A channel with a connection of its own."""
+    return grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+
+
 @pytest.fixture
 def call():
     """One raw call: the response's bytes."""
@@ -251,13 +256,13 @@ def test_a_request_that_is_too_large_unpacked_is_refused(serve, call, compressio
 
 def test_when_too_many_wait_the_client_is_told_when_to_come_again(serve, otlp):
     ingest, address, _ = serve(IngestSettings(pending=4, retry_after=0.25))
-    sender, channel = otlp.Sender(), grpc.insecure_channel(address)
+    sender = otlp.Sender()
     bodies = [sender.request(sender.count(1, minute, minute + 1)) for minute in range(40)]
-    export = channel.unary_unary(EXPORT)
 
     def send(body):
         try:
-            export(body, timeout=20)
+            with connect(address) as channel:
+                channel.unary_unary(EXPORT)(body, timeout=20)
         except grpc.RpcError as error:
             return body, error
         return body, None
@@ -284,7 +289,48 @@ def test_when_too_many_wait_the_client_is_told_when_to_come_again(serve, otlp):
         assert send(body)[1] is None
     assert ingest.views()[0].totals[otlp.X].seen == 40
     assert ingest.counters().refused == {(semconv.MonSignal.METRICS, "overload"): 36}
-    channel.close()
+
+
+def test_a_connection_that_floods_is_held_back_and_leaves_room_for_others(serve, otlp):
+    ingest, address, _ = serve(IngestSettings(pending=4))
+    flood, quiet = otlp.Sender("flood", "f"), otlp.Sender("quiet", "q")
+    with connect(address) as loud, connect(address) as other:
+        loud.unary_unary(EXPORT)(b"", timeout=20)  # a connection learns at its beginning how much it may send
+        with blocked(ingest):
+            calls = [
+                loud.unary_unary(EXPORT).future(flood.request(flood.count(1, minute, minute + 1)), timeout=30)
+                for minute in range(40)
+            ]
+            until(lambda: ingest.counters().waiting == 2)  # half of the room
+            answer = other.unary_unary(EXPORT).future(quiet.request(quiet.count(7, 0, 1)), timeout=30)
+            until(lambda: ingest.counters().waiting == 3)
+        assert answer.result() == b""
+        assert [call.result() for call in calls] == [b""] * 40
+    assert ingest.views()[0].totals[otlp.X].seen == 47
+    assert ingest.counters().refused == {}  # the client's own HTTP/2 held back what was too much
+
+
+def test_the_sdk_comes_again_when_it_is_told_to(serve, otlp):
+    ingest, address, _ = serve(IngestSettings(pending=2, retry_after=0.05))
+    exporter = OTLPMetricExporter(f"http://{address}", insecure=True, timeout=30)
+    provider = MeterProvider([PeriodicExportingMetricReader(exporter, export_interval_millis=3_600_000)], RESOURCE)
+    provider.get_meter("test").create_counter(semconv.METRIC_ML_FEATURE_COUNT.name).add(
+        5, {**MODEL, semconv.ML_FEATURE_NAME: "x"}
+    )
+    sender = otlp.Sender()
+    with ThreadPoolExecutor(1) as pool, connect(address) as one, connect(address) as two:
+        with blocked(ingest):
+            held = [
+                channel.unary_unary(EXPORT).future(sender.request(sender.count(1, minute, minute + 1)), timeout=30)
+                for minute, channel in enumerate((one, two))
+            ]
+            until(lambda: ingest.counters().waiting == 2)
+            flushed = pool.submit(provider.force_flush)
+            until(lambda: ingest.counters().refused.get((semconv.MonSignal.METRICS, "overload"), 0) >= 2)
+        assert flushed.result()
+        assert [call.result() for call in held] == [b"", b""]
+    provider.shutdown()
+    assert sum(view.totals[otlp.X].seen for view in ingest.views()) == 7
 
 
 def test_health_follows_the_server(serve):
