@@ -305,8 +305,8 @@ def test_a_connection_that_floods_is_held_back_and_leaves_room_for_others(serve,
             assert ingest.counters().refused == {}
         assert answer.result() == b""
         for body, call in zip(bodies, calls, strict=True):
-            if call.exception() is not None:  # its share was less while the other was there
-                assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            if call.exception() is not None:  # its share was less while the other was there; or one stream too many
+                assert call.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
                 loud.unary_unary(EXPORT)(body, timeout=20)
     assert sum(view.totals[otlp.X].seen for view in ingest.views()) == 47
 
