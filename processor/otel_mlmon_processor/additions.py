@@ -75,14 +75,14 @@ class Sent:
     def _take(self, point: Point) -> None:
         metric, attributes, temporality, start, end, value = point
         producer, state = self._producer, self._state
-        series = state.series(producer, metric, attributes)
+        reading = value if isinstance(value, Reading) else Reading(ExponentialSum.read(value), b"", value.sum)
+        series = state.series(producer, metric, attributes, reading)
         series.model.received = state.now
         kind = series.meaning.kind
         if kind == INFO:
             series.model.describe(attributes, end)
             state.points += 1
             return
-        reading = value if isinstance(value, Reading) else Reading(ExponentialSum.read(value), b"", value.sum)
         if temporality == DELTA:
             verdict = producer.intervals.take(start, end, series.number)
             if verdict == DUPLICATE:

@@ -130,11 +130,15 @@ class Model:
             for generation in self.generations.values():
                 generation.advance(last, settings)
 
+    def takes(self, key: OperationKey, most: int) -> bool:
+        """Whether there is a place for an operational histogram."""
+        return key in self.operations or len(self.operations) < most
+
     def operate(self, key: OperationKey, reading: Reading, most: int) -> bool:
         """Add to an operational histogram; False where there are too many."""
         operation = self.operations.get(key)
         if operation is None:
-            if len(self.operations) >= most:
+            if not self.takes(key, most):
                 return False
             zero = ExponentialSum() if isinstance(reading.counts, ExponentialSum) else 0
             operation = self.operations[key] = Operation(zero)

@@ -8,11 +8,12 @@ from typing import Any, Final
 from otel_mlmon_processor.fold_settings import SECOND, FoldSettings
 from otel_mlmon_processor.generation import Generation
 from otel_mlmon_processor.layout import CATEGORY, CELLS, Layout, Place, Slot
-from otel_mlmon_processor.model import Model
+from otel_mlmon_processor.model import Model, OperationKey
 from otel_mlmon_processor.pack import Table
 from otel_mlmon_processor.points import Attributes, Producer
 from otel_mlmon_processor.producers import (
     NUMBERS,
+    OPERATION,
     Meaning,
     ProducerState,
     Series,
@@ -20,6 +21,7 @@ from otel_mlmon_processor.producers import (
     interpret,
     place_of,
 )
+from otel_mlmon_processor.reading import Reading
 from otel_mlmon_processor.streams import identify
 from otel_mlmon_processor.windows import ModelKey
 
@@ -69,8 +71,8 @@ class State:
         known.received = self.now
         return known
 
-    def series(self, producer: ProducerState, metric: str, attributes: Attributes) -> Series:
-        """A series of a producer, begun on first sight.
+    def series(self, producer: ProducerState, metric: str, attributes: Attributes, reading: Reading) -> Series:
+        """A series of a producer, begun on first sight, where there is a place for what it counts.
 
         Raises:
             UnusableError: its attributes make no sense, or something of it is one too many.
@@ -79,29 +81,38 @@ class State:
         known = producer.series.get(meaning)
         if known is not None:
             return known
-        caps = self.settings.caps
-        self.count_stream()
-        try:
-            key = producer.key(meaning.model, meaning.version)
-            model = self.models.get(key)
-            if model is None:
-                if len(self.models) >= caps.models:
-                    raise UnusableError("too_many_models")
-                model = self.models[key] = Model(key)
-                model.received = self.now
-            generation = None
-            if meaning.variable is not None:
-                generation = model.generation(meaning.digest, caps.generations)
-                if generation is None:
-                    raise UnusableError("too_many_profiles")
-                generation.received = self.now
-        except UnusableError:
-            self.streams -= 1
-            raise
+        if self.streams >= self.settings.caps.streams:
+            raise UnusableError("too_many_streams")
+        model, generation = self._find_model(producer, meaning)
+        if generation is not None:
+            place = place_of(meaning, reading.bounds if isinstance(reading.counts, bytes) else None)
+            if place not in generation.layout.places:
+                self._check(generation.layout, place)
+        elif meaning.kind == OPERATION and not model.takes(
+            OperationKey(metric, meaning.rest, reading.bounds), self.settings.caps.operations
+        ):
+            raise UnusableError("too_many_operations")
+        self.streams += 1
         self.meanings[metric, attributes] = meaning
         series = producer.series[meaning] = Series(producer.next_series, meaning, model, generation)
         producer.next_series += 1
         return series
+
+    def _find_model(self, producer: ProducerState, meaning: Meaning) -> tuple[Model, Generation | None]:
+        caps, key = self.settings.caps, producer.key(meaning.model, meaning.version)
+        model = self.models.get(key)
+        if model is None:
+            if len(self.models) >= caps.models:
+                raise UnusableError("too_many_models")
+            model = self.models[key] = Model(key)
+            model.received = self.now
+        generation = None
+        if meaning.variable is not None:
+            generation = model.generation(meaning.digest, caps.generations)
+            if generation is None:
+                raise UnusableError("too_many_profiles")
+            generation.received = self.now
+        return model, generation
 
     def count_stream(self) -> None:
         """One more stream is held.
