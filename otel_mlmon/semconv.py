@@ -340,6 +340,12 @@ METRIC_MLMON_PROCESSOR_JOURNAL_PENDING: Final = Metric(
     "{request}",
     "Requests in the journal since the last checkpoint.",
 )
+METRIC_MLMON_PROCESSOR_WAITING: Final = Metric(
+    "mlmon.processor.waiting",
+    "gauge",
+    "{request}",
+    "Requests that are being taken in; beyond `limits.requests` clients are asked to come again.",
+)
 METRIC_MLMON_PROCESSOR_LAG: Final = Metric(
     "mlmon.processor.lag",
     "gauge",

@@ -144,22 +144,32 @@ class Processor:
         )
 
     def stop(self) -> None:
-        """Acknowledge what was accepted, refuse what comes, write a checkpoint, end."""
+        """Acknowledge what was accepted, refuse what comes, evaluate and export it, write a checkpoint, end.
+
+        All but the checkpoint ends within about `shutdown`; what an endpoint does not take is in the directory.
+        """
+        deadline = time.monotonic() + self._config.shutdown
+
+        def left() -> float:
+            return max(deadline - time.monotonic(), 0.0)
+
         if self._receiver is not None:
-            stopped = self._receiver.stop(self._config.shutdown)
+            stopped = self._receiver.stop(left() / 2)  # the other half is for what follows
             if self._otlp_http is not None:
-                self._otlp_http.stop(self._config.shutdown)
-            stopped.wait(self._config.shutdown + 1)
+                self._otlp_http.stop(left() / 2)
+            stopped.wait(left())
         self._stop.set()
         if self._evaluator.is_alive():
-            self._evaluator.join(self._config.shutdown)
-        if self._watch is not None:
-            self._watch.save()
+            self._evaluator.join(left())
+        if not self._evaluator.is_alive():
+            self._try_to_evaluate()
+            if self._watch is not None:
+                self._watch.save()
         for sender in (*self._exporters, *([self._forwarder] if self._forwarder is not None else ())):
-            sender.stop(self._config.shutdown)
+            sender.stop(left())
         if self._ingest is not None:
             self._ingest.close()
-        self._http.stop(self._config.shutdown)
+        self._http.stop(left())
         _LOG.info("stopped; everything acknowledged is in %s", self._config.data)
 
     def _connect(self, ingest: Ingest) -> None:
@@ -219,10 +229,13 @@ class Processor:
 
     def _evaluate_always(self) -> None:
         while not self._stop.wait(self._config.evaluate.interval):
-            try:
-                self._evaluate()
-            except Exception:
-                _LOG.exception("an evaluation failed; the last one stays")
+            self._try_to_evaluate()
+
+    def _try_to_evaluate(self) -> None:
+        try:
+            self._evaluate()
+        except Exception:
+            _LOG.exception("an evaluation failed; the last one stays")
 
     def _evaluate(self) -> None:
         if self._ingest is None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import signal
+import socket
+import sqlite3
 import subprocess
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -21,12 +26,13 @@ from otel_mlmon_processor.app import Processor
 from otel_mlmon_processor.config import read_config
 from otel_mlmon_processor.ingest import Ingest
 
-from otel_mlmon import Monitor, Profile
+from otel_mlmon import Monitor, Profile, semconv
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
 
 EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|WARNING) \S.*")
+WAITING = "mlmon_processor_waiting"
 DAY = 1_735_689_600.0  # 1 January 2025, UTC
 
 
@@ -311,6 +317,95 @@ def test_sigterm_ends_it_with_0_and_all_that_was_acknowledged_is_in_the_director
         assert ingest.counters().journal_entries == 0  # all of it is in the checkpoint
     finally:
         ingest.close()
+
+
+@pytest.fixture
+def silent():
+    """The port of an endpoint that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_it_ends_in_time_while_clients_and_endpoints_hang(real, otlp, tmp_path, silent, protocol):
+    settings = f"""
+        shutdown: 3s
+        evaluate: {{interval: 50ms}}
+        export: [{{endpoint: "http://127.0.0.1:{silent}", protocol: {protocol}, interval: 50ms, timeout: 60s}}]
+        forward: {{endpoint: "http://127.0.0.1:{silent}", protocol: {protocol}, timeout: 60s}}
+    """
+    server = real.Processor(tmp_path, settings=settings)
+    sender = otlp.Sender()
+    export(server, sender.request(sender.count(3, 0, 1), otlp.Sender().count(1, 0, 1, name="of.others")))
+    with (
+        socket.create_connection(("127.0.0.1", server.otlp_http)) as slow,
+        socket.create_connection(("127.0.0.1", server.otlp)),
+    ):
+        slow.sendall(b"POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf")
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0, server.log.read_text()
+        assert time.monotonic() - began < 3 + 5  # the checkpoint, and a machine that is busy
+    assert "stopped; everything acknowledged is in" in server.log.read_text()
+    with contextlib.closing(Ingest(tmp_path / "data", forwarding=True)) as ingest:
+        assert [view.totals[otlp.X].seen for view in ingest.views()] == [3]
+        assert ingest.outbox_size()[0] == 1  # what was not passed on waits for the next start
+
+
+def test_the_last_export_holds_what_was_acknowledged_last(real, otlp, tmp_path, wait):
+    """No evaluation and no export would be due for an hour."""
+    got = []
+
+    class Far(grpc.GenericRpcHandler):
+        def service(self, details):
+            return grpc.unary_unary_rpc_method_handler(lambda body, _: got.append(body) or b"")
+
+    far = grpc.server(ThreadPoolExecutor(2), handlers=[Far()])
+    port = far.add_insecure_port("127.0.0.1:0")
+    far.start()
+    settings = f"""
+        evaluate: {{interval: 1h}}
+        export: [{{endpoint: "http://127.0.0.1:{port}", interval: 1h, compression: none}}]
+    """
+    server = real.Processor(tmp_path, settings=settings)
+    sender = otlp.Sender()
+    export(server, sender.request(sender.count(3_141, 0, 1)))
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(60) == 0
+    far.stop(0)
+    metrics = [
+        metric
+        for resource in ExportMetricsServiceRequest.FromString(got[-1]).resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    ]
+    (counts,) = [metric for metric in metrics if metric.name == semconv.METRIC_ML_FEATURE_COUNT.name]
+    assert [point.as_int or point.as_double for point in counts.sum.data_points] == [3_141]
+
+
+def is_refused(server) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.otlp), timeout=5):
+        return False
+    return True
+
+
+def test_a_second_signal_ends_it_at_once_and_loses_nothing(real, otlp, tmp_path, wait):
+    server = real.Processor(tmp_path, settings="shutdown: 1h")
+    sender = otlp.Sender()
+    export(server, sender.request(sender.count(3, 0, 1)))
+    with contextlib.closing(sqlite3.connect(tmp_path / "data" / "mlmon.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # so that a request hangs, and the end waits for it
+        with grpc.insecure_channel(f"127.0.0.1:{server.otlp}") as channel:
+            _held = channel.unary_unary(EXPORT).future(sender.request(sender.count(1, 1, 2)), timeout=60)
+            wait(lambda: server.samples(WAITING)[0][1] == 1, "a request that waits")
+            server.process.send_signal(signal.SIGTERM)
+            wait(lambda: is_refused(server), "the end has begun")
+            assert server.process.poll() is None
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(60) == -signal.SIGTERM
+        other.execute("ROLLBACK")
+    with contextlib.closing(Ingest(tmp_path / "data")) as ingest:
+        assert [view.totals[otlp.X].seen for view in ingest.views()] == [3]
 
 
 def test_a_profile_that_is_replaced_while_data_flows_is_taken_up(real, make_monitor, tmp_path, wait):

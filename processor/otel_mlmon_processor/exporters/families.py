@@ -260,6 +260,7 @@ def _health_families(snapshot: Snapshot, counters: IngestCounters) -> Iterator[F
         (semconv.METRIC_MLMON_PROCESSOR_DUPLICATES, fold.duplicates, counters.fold_since),
         (semconv.METRIC_MLMON_PROCESSOR_LATE, fold.late, counters.fold_since),
         (semconv.METRIC_MLMON_PROCESSOR_JOURNAL_PENDING, counters.journal_entries, 0.0),
+        (semconv.METRIC_MLMON_PROCESSOR_WAITING, counters.waiting, 0.0),
         (semconv.METRIC_MLMON_PROCESSOR_EVALUATION_DURATION, snapshot.seconds, 0.0),
         (semconv.METRIC_MLMON_PROCESSOR_EVALUATION_END, snapshot.end, 0.0),
         (semconv.METRIC_MLMON_PROCESSOR_MODELS, counters.models, 0.0),
