@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness chaos bench-sync clean
+.PHONY: help demo test test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness fuzz chaos bench-sync clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench-sync: .venv/.dev ## What synced commits cost, and what they are good for (
 
 fuzz-exactness: .venv/.dev ## The state machine of exact counts, 200,000 steps (about five minutes)
 	@$(BIN)/python benchmarks/exactness.py
+
+fuzz: .venv/.dev ## A million hostile inputs to each of what reads bytes of others (hours); ARGS="--targets decode --runs 10000"
+	@$(BIN)/python benchmarks/fuzz.py $(ARGS)
 
 chaos: .venv/.dev ## A processor that is killed a thousand times while clients send (about fifteen minutes)
 	@$(BIN)/python benchmarks/chaos.py $(ARGS)

@@ -7,7 +7,7 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import uvicorn
@@ -52,13 +52,20 @@ def make_application(
         ready = is_ready()
         return PlainTextResponse("ready\n" if ready else "starting\n", status_code=200 if ready else 503)
 
-    return Starlette(
-        routes=[
+    return make_starlette(
+        [
             Route("/metrics", show_metrics, methods=["GET"]),
             Route("/healthz", show_health, methods=["GET"]),
             Route("/readyz", show_readiness, methods=["GET"]),
         ]
     )
+
+
+def make_starlette(routes: Sequence[Route]) -> Starlette:
+    """These paths and no other: a slash at the end is no redirection to a host that the client names."""
+    application = Starlette(routes=list(routes))
+    application.router.redirect_slashes = False
+    return application
 
 
 class _Connection(H11Protocol):

@@ -23,6 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from otel_mlmon_processor.http import make_starlette
 from otel_mlmon_processor.ingest import Ingest, RefusedError
 from otel_mlmon_processor.intake import name_client
 from otel_mlmon_processor.security import CHALLENGE, Tokens
@@ -59,11 +60,8 @@ def make_otlp_application(
         message_bytes: largest request, packed and unpacked.
         tokens: one of which a request must have; None lets all in.
     """
-    return Starlette(
-        routes=[
-            Route(service.path, _export(ingest, service, message_bytes, tokens), methods=["POST"])
-            for service in SERVICES
-        ]
+    return make_starlette(
+        [Route(service.path, _export(ingest, service, message_bytes, tokens), methods=["POST"]) for service in SERVICES]
     )
 
 

@@ -1,0 +1,126 @@
+"""Coverage-guided fuzzing of what reads bytes of others, with atheris: `make fuzz`.
+
+Targets (fuzz_targets.py): decode, profile, config, http. Each runs in a process with a limit of memory and of time an
+input may take. The corpus is kept in .bench/fuzz; `--keep` writes a small one that reaches as much to
+tests/processor/corpus, whose files the tests replay. Writes fuzz.json and fuzz.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from environments import FOLDER, ROOT, make_environment
+from fuzz_targets import TARGETS, list_seeds
+from recorder import machine
+
+HERE = Path(__file__).resolve().parent
+RESULT = HERE / "fuzz.json"
+KEPT = ROOT / "tests" / "processor" / "corpus"
+ATHERIS = "atheris==3.0.0"
+MEMORY = 1_500  # MiB
+PATIENCE = 10  # s an input may take
+LONGEST = 4_096  # bytes of an input
+MOST = 60  # files that are kept of a target
+_STATUS = re.compile(r"^#(\d+)\s+\S+.*?cov: (\d+) ft: (\d+) corp: (\d+)", re.MULTILINE)
+
+
+def run(python: Path, target: str, runs: int, seconds: int) -> dict[str, Any]:
+    """Until so many inputs, or so many seconds, or a finding."""
+    corpus, findings = FOLDER / "fuzz" / target, FOLDER / "fuzz" / f"{target}-findings"
+    for folder in (corpus, findings):
+        folder.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(list_seeds(target)):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    for file in sorted((KEPT / target).glob("*")):
+        shutil.copy(file, corpus / file.name)
+    command = [python, HERE / "fuzz_worker.py", target, corpus, f"-artifact_prefix={findings}/", "-print_final_stats=1"]
+    command += [f"-runs={runs}", f"-max_total_time={seconds}", f"-max_len={LONGEST}", f"-timeout={PATIENCE}"]
+    command += [f"-rss_limit_mb={MEMORY}", "-seed=7"]
+    began = time.monotonic()
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, cwd=HERE)
+    statuses = _STATUS.findall(done.stderr)
+    inputs, coverage, features, kept = map(int, statuses[-1]) if statuses else (0, 0, 0, 0)
+    peak = re.search(r"peak_rss_mb:\s+(\d+)", done.stderr)
+    found = sorted(file.name for file in findings.iterdir())
+    if done.returncode:
+        print(done.stderr[-3_000:], file=sys.stderr)
+    return {
+        "target": target,
+        "inputs": inputs,
+        "seconds": round(time.monotonic() - began, 1),
+        "edges": coverage,
+        "features": features,
+        "corpus": kept,
+        "peak_mib": int(peak[1]) if peak else None,
+        "findings": found if done.returncode else [],
+    }
+
+
+def keep(python: Path, target: str) -> None:
+    """Of the corpus, files that reach all that it reaches; the smallest of them."""
+    merged = FOLDER / "fuzz" / f"{target}-merged"
+    shutil.rmtree(merged, ignore_errors=True)
+    merged.mkdir()
+    command = [python, HERE / "fuzz_worker.py", target, "-merge=1", merged, FOLDER / "fuzz" / target]
+    subprocess.run([str(part) for part in command], check=True, capture_output=True, cwd=HERE)
+    folder = KEPT / target
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in sorted(merged.iterdir(), key=lambda file: (file.stat().st_size, file.name))[:MOST]:
+        shutil.copy(file, folder / file.name[:16])
+
+
+def render(kept: dict[str, Any]) -> str:
+    """The page."""
+    lines = [
+        "# Fuzzing",
+        "",
+        "Written by `make fuzz`. Inputs made by atheris (libFuzzer), guided by the branches of our own code that they",
+        "reach.",
+        f"At most {LONGEST:,} bytes an input, {PATIENCE} s and {MEMORY:,} MiB. Machine: {kept['machine']}.",
+        "",
+        "| target | inputs | hours | branches reached | corpus | memory at most | findings |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {r['target']} | {r['inputs']:,} | {r['seconds'] / 3600:.2f} | {r['edges']:,} | {r['corpus']:,} "
+        f"| {r['peak_mib']} MiB | {len(r['findings'])} |"
+        for r in kept["results"]
+    ]
+    lines += ["", "What each must hold, whatever the bytes (`benchmarks/fuzz_targets.py`):", ""]
+    lines += [f"- *{name}*: {check.__doc__}" for name, check in TARGETS.items()]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--targets", nargs="+", choices=sorted(TARGETS), default=list(TARGETS))
+    parser.add_argument("--runs", type=int, default=1_000_000, help="inputs of each target (a million)")
+    parser.add_argument("--seconds", type=int, default=7_200, help="of each target at most (two hours)")
+    parser.add_argument("--keep", action="store_true", help="write the small corpus that the tests replay")
+    options = parser.parse_args()
+    python = make_environment("fuzz", [f"{ROOT}[processor,profile]", ATHERIS])
+    known = json.loads(RESULT.read_text())["results"] if RESULT.exists() else []
+    found = {result["target"]: result for result in known}
+    for target in options.targets:
+        print(f"{target} ...", file=sys.stderr, flush=True)
+        found[target] = run(python, target, options.runs, options.seconds)
+        print(json.dumps(found[target]), flush=True)
+        kept = {"machine": machine(), "results": [found[name] for name in TARGETS if name in found]}
+        RESULT.write_text(json.dumps(kept, indent=1) + "\n")
+        RESULT.with_suffix(".md").write_text(render(kept))
+        if options.keep:
+            keep(python, target)
+    return int(any(result["findings"] for result in found.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
