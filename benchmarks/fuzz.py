@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of what reads bytes of others, with atheris: `make fuzz`.
 
 Targets (fuzz_targets.py): decode, profile, config, http. Each runs in a process with a limit of memory and of time an
-input may take. The corpus is kept in .bench/fuzz; `--keep` writes a small one that reaches as much to
+input may take. The corpus is kept in .bench/fuzz; `--keep` copies the shortest inputs to
 tests/processor/corpus, whose files the tests replay. Writes fuzz.json and fuzz.md beside this file.
 """
 
@@ -64,17 +64,13 @@ def run(python: Path, target: str, runs: int, seconds: int) -> dict[str, Any]:
     }
 
 
-def keep(python: Path, target: str) -> None:
-    """Of the corpus, files that reach all that it reaches; the smallest of them."""
-    merged = FOLDER / "fuzz" / f"{target}-merged"
-    shutil.rmtree(merged, ignore_errors=True)
-    merged.mkdir()
-    command = [python, HERE / "fuzz_worker.py", target, "-merge=1", merged, FOLDER / "fuzz" / target]
-    subprocess.run([str(part) for part in command], check=True, capture_output=True, cwd=HERE)
+def keep(target: str) -> None:
+    """The shortest of the corpus, each of which has reached something new."""
     folder = KEPT / target
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for file in sorted(merged.iterdir(), key=lambda file: (file.stat().st_size, file.name))[:MOST]:
+    corpus = (FOLDER / "fuzz" / target).iterdir()
+    for file in sorted(corpus, key=lambda file: (file.stat().st_size, file.name))[:MOST]:
         shutil.copy(file, folder / file.name[:16])
 
 
@@ -118,7 +114,7 @@ def main() -> int:
         RESULT.write_text(json.dumps(kept, indent=1) + "\n")
         RESULT.with_suffix(".md").write_text(render(kept))
         if options.keep:
-            keep(python, target)
+            keep(target)
     return int(any(result["findings"] for result in found.values()))
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import h11
 import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -22,6 +23,7 @@ from uvicorn.server import ServerState
 
 from otel_mlmon_processor.security import CHALLENGE
 
+PATIENCE = 30.0  # s for a request to come whole, and for its answer to be taken
 CERTIFIED = "certified"  # in the state of a request: whether the client has shown a certificate
 
 
@@ -69,7 +71,11 @@ def make_starlette(routes: Sequence[Route]) -> Starlette:
 
 
 class _Connection(H11Protocol):
-    """Uvicorn's own, which also tells the application whether the client has shown a certificate."""
+    """Uvicorn's own, which also tells the application whether the client has shown a certificate, and has a deadline.
+
+    A request must have come whole, and then its answer must have been taken, within PATIENCE each. Without that a few
+    clients that send or read a byte now and then (slowloris) would take all connections.
+    """
 
     def __init__(
         self,
@@ -79,11 +85,32 @@ class _Connection(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._state = dict(app_state)
+        self._deadline: asyncio.TimerHandle | None = None
         super().__init__(config, server_state, self._state, _loop)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as Uvicorn has it
         self._state[CERTIFIED] = bool(transport.get_extra_info("peercert"))
         super().connection_made(transport)
+        self._wait(self._await_request)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait(None)
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        self._wait(self._await_request)
+        super().on_response_complete()
+
+    def _wait(self, then: Callable[[], None] | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(PATIENCE, then) if then is not None else None
+
+    def _await_request(self) -> None:
+        if self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
+            self.transport.abort()
+        else:
+            self._wait(self.transport.abort)
 
 
 class HttpServer:
@@ -116,6 +143,7 @@ class HttpServer:
             log_config=None,
             access_log=False,
             lifespan="off",
+            ws="none",
             timeout_keep_alive=5,
             limit_concurrency=64,
             ssl_context_factory=(lambda *_: context) if context else None,

@@ -1,0 +1,378 @@
+"""What a hostile client may send, over the real servers: it is refused or counted, takes little memory, harms none."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import math
+import runpy
+import socket
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from otel_mlmon_processor.decode import MalformedError, decode_metrics
+from otel_mlmon_processor.http import HttpServer
+from otel_mlmon_processor.ingest import Ingest
+from otel_mlmon_processor.otlp_http import make_otlp_application
+from otel_mlmon_processor.receiver import build_server
+
+from otel_mlmon import Profile, semconv
+
+EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
+LOGS = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
+MEBIBYTE = 1 << 20
+CORPUS = Path(__file__).parent / "corpus"
+TARGETS = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "fuzz_targets.py"))["TARGETS"]
+
+
+@pytest.fixture
+def servers(tmp_path):
+    """Over one directory: the ingest, gRPC's target, HTTP's URL and port."""
+    ingest = Ingest(tmp_path / "data")
+    receiver = build_server(ingest, "127.0.0.1:0")
+    receiver.start()
+    http = HttpServer(make_otlp_application(ingest), "127.0.0.1:0")
+    http.start()
+    yield ingest, f"127.0.0.1:{receiver.port}", f"http://127.0.0.1:{http.port}"
+    http.stop(5)
+    receiver.stop(0).wait()
+    ingest.close()
+
+
+def call(target: str, body: bytes, method: str = EXPORT, compression=None) -> grpc.StatusCode:
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(target, options) as channel:
+        try:
+            channel.unary_unary(method)(body, timeout=60, compression=compression)
+        except grpc.RpcError as error:
+            return error.code()
+    return grpc.StatusCode.OK
+
+
+def post(url: str, body: bytes, **headers: str) -> int:
+    request = urllib.request.Request(url, body, {"content-type": "application/x-protobuf", **headers})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def is_unharmed(servers, otlp) -> bool:
+    """Whether another client is served as before."""
+    ingest, target, _ = servers
+    sender = otlp.Sender("good", "g", service="good")
+    assert call(target, sender.request(sender.count(7, 0, 1))) is grpc.StatusCode.OK
+    return [view.totals[otlp.X].seen for view in ingest.views() if view.key.service == "good"] == [7]
+
+
+def peak() -> int:
+    """Bytes that this process held at most."""
+    with Path("/proc/self/status").open() as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM"))
+
+
+def reset_peak() -> int:
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak()
+
+
+@pytest.mark.parametrize("way", ["grpc", "http"])
+def test_a_compression_bomb(servers, otlp, way):
+    bomb = bytes(500 * MEBIBYTE)
+    packed = gzip.compress(bomb, 1)
+    del bomb
+    _, target, url = servers
+    before = reset_peak()
+    if way == "http":
+        assert post(f"{url}/v1/metrics", packed, **{"content-encoding": "gzip"}) == 413
+        assert peak() - before < 100 * MEBIBYTE
+    else:  # by gRPC's own client, which makes the bomb anew: what the server holds cannot be told apart from it
+        assert (
+            call(target, bytes(100 * MEBIBYTE), compression=grpc.Compression.Gzip) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        )
+    assert is_unharmed(servers, otlp)
+
+
+def test_a_hundred_megabytes_of_attributes(servers, otlp):
+    _, target, url = servers
+    sender = otlp.Sender(extra={f"k{i}": "x" * MEBIBYTE for i in range(100)})
+    body = sender.request(sender.count(1, 0, 1))
+    assert call(target, body) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    with contextlib.suppress(urllib.error.URLError):  # it may still be sending when the connection is closed
+        assert post(f"{url}/v1/metrics", body) == 413
+    below = otlp.Sender(extra={f"k{i}": "x" * MEBIBYTE for i in range(15)})  # of a size that is let in
+    assert call(target, below.request(below.count(1, 0, 1))) is grpc.StatusCode.OK
+    assert is_unharmed(servers, otlp)
+
+
+def field(number: int, body: bytes) -> bytes:
+    """A field of bytes as protobuf writes it."""
+    length, sizes = len(body), bytearray()
+    while length > 127:
+        sizes.append(length & 127 | 128)
+        length >>= 7
+    return bytes([number << 3 | 2, *sizes, length]) + body
+
+
+def make_histogram(cells: int) -> bytes:
+    """A request with one histogram of so many cells, all but the last empty."""
+    point = field(7, np.arange(cells - 1, dtype="<f8").tobytes())
+    point += field(6, bytes(8 * (cells - 1)) + (2).to_bytes(8, "little"))
+    point += b"".join(bytes([n << 3 | 1]) + v.to_bytes(8, "little") for n, v in ((3, 10**18), (4, 2)))
+    names = {semconv.ML_MODEL_NAME: "m", semconv.ML_FEATURE_NAME: "x"}
+    point += b"".join(field(9, field(1, k.encode()) + field(2, field(1, v.encode()))) for k, v in names.items())
+    metric = field(1, semconv.METRIC_ML_FEATURE_VALUE.name.encode()) + field(9, field(1, point) + bytes([2 << 3, 1]))
+    return field(1, field(2, field(2, metric)))
+
+
+def test_ten_million_buckets(servers, otlp):
+    ingest, target, _ = servers
+    assert call(target, make_histogram(1_000)) is grpc.StatusCode.OK  # such a request is right
+    assert ingest.counters().fold.streams == 1
+    assert call(target, make_histogram(900_000)) is grpc.StatusCode.OK  # of a size that is let in: a partial success
+    assert call(target, make_histogram(10_000_000)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert ingest.counters().fold.streams == 1
+    assert is_unharmed(servers, otlp)
+
+
+def test_an_exponential_histogram_that_says_it_has_buckets_everywhere(servers, otlp):
+    _, target, _ = servers
+    request = ExportMetricsServiceRequest()
+    metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name=semconv.METRIC_ML_FEATURE_VALUE.name)
+    metric.exponential_histogram.aggregation_temporality = 1
+    for scale, offset in ((20, 2**31 - 5), (-10, -(2**31)), (20, 0), (2**31 - 1, 0)):
+        point = metric.exponential_histogram.data_points.add(scale=scale, count=3, time_unix_nano=otlp.at(1))
+        point.positive.offset = offset
+        point.positive.bucket_counts.extend([1, 1, 1])
+        point.negative.offset = -offset - 1
+    assert call(target, request.SerializeToString()) is grpc.StatusCode.OK
+    assert is_unharmed(servers, otlp)
+
+
+HOSTILE_POINTS = {
+    "bounds unsorted": ("explicit_bounds", [1.0, 0.0, 2.0], "bounds"),
+    "bounds twice": ("explicit_bounds", [0.0, 0.0, 2.0], "bounds"),
+    "a bound that is no number": ("explicit_bounds", [0.0, math.nan, 2.0], "bounds"),
+    "an infinite bound": ("explicit_bounds", [0.0, 1.0, math.inf], "bounds"),
+    "counts that do not add up": ("count", 11, "counts"),
+    "a count near the end of 64 bits": ("count", 2**64 - 1, "too_large"),
+    "a sum that is no number": ("sum", math.nan, "sum"),
+    "an infinite sum": ("sum", -math.inf, "sum"),
+    "the time 0": ("time_unix_nano", 0, "time"),
+    "the last of all times": ("time_unix_nano", 2**64 - 1, "time"),
+    "the last of all start times": ("start_time_unix_nano", 2**64 - 1, "time"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_POINTS)
+def test_a_point_that_makes_no_sense_is_counted_by_reason(servers, otlp, case):
+    ingest, target, _ = servers
+    name, value, reason = HOSTILE_POINTS[case]
+    sender = otlp.Sender()
+    metric = sender.histogram([1, 2, 3, 4], 0, 1, total=1.0)
+    point = metric.histogram.data_points[0]
+    if isinstance(value, list):
+        getattr(point, name)[:] = value
+    else:
+        setattr(point, name, value)
+    assert call(target, sender.request(metric, sender.count(3, 0, 1))) is grpc.StatusCode.OK
+    (view,) = ingest.views()
+    assert view.totals[otlp.X].seen == 3
+    assert ingest.counters().fold.dropped == {reason: 1}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 0.5, -(2**63), 2**63 - 1])
+def test_a_count_that_is_none_is_counted_by_reason(servers, otlp, value):
+    ingest, target, _ = servers
+    sender = otlp.Sender()
+    metric = sender.count(1, 0, 1)
+    point = metric.sum.data_points[0]
+    if isinstance(value, float):
+        point.as_double = value
+    else:
+        point.as_int = value
+    assert call(target, sender.request(metric, sender.histogram([1, 0, 0, 0], 0, 1))) is grpc.StatusCode.OK
+    assert sum(ingest.counters().fold.dropped.values()) == 1
+    assert ingest.views()[0].totals[otlp.X].seen == 1
+
+
+def test_times_beyond_now_open_no_windows_and_do_not_advance_event_time(servers, otlp):
+    ingest, target, _ = servers
+    sender = otlp.Sender()
+    call(target, sender.request(sender.count(3, 0, 1)))
+    far = sender.count(1, 0, 1)
+    far.sum.data_points[0].time_unix_nano = 2**63 - 1
+    call(target, sender.request(far))
+    (view,) = ingest.views()
+    assert (view.totals[otlp.X].seen, view.watermark) == (4, otlp.at(1) / 1e9)
+
+
+def test_text_that_is_no_utf_8(servers, otlp):
+    _, target, url = servers
+    sender = otlp.Sender(service="PLACE")
+    body = sender.request(sender.count(1, 0, 1))
+    for broken in (
+        body.replace(b"PLACE", b"\xff\xfe\xfd\xfc\xfb"),
+        body.replace(b"ml.model.name", b"ml.model.nam\xff"),
+    ):
+        assert call(target, broken) is grpc.StatusCode.INVALID_ARGUMENT
+        assert post(f"{url}/v1/metrics", broken) == 400
+    assert is_unharmed(servers, otlp)
+
+
+def nest(depth: int) -> bytes:
+    """An attribute whose value is a list in a list in a list ..."""
+    inner = b""
+    for _ in range(depth):
+        for field in (1, 5):  # ArrayValue.values, AnyValue.array_value
+            size, length = [], len(inner)
+            while length > 127:
+                size.append(length & 127 | 128)
+                length >>= 7
+            inner = bytes([field << 3 | 2, *size, length]) + inner
+    return inner
+
+
+@pytest.mark.parametrize("depth", [20, 90, 5_000])
+def test_values_nested_deeply(servers, otlp, depth):
+    _, target, _ = servers
+    sender = otlp.Sender()
+    metric = sender.count(1, 0, 1)
+    body = sender.request(metric)
+    request = ExportMetricsServiceRequest.FromString(body)
+    hostile = request.resource_metrics[0].resource.attributes.add(key="deep")
+    try:
+        hostile.value.MergeFromString(nest(depth))
+        bodies = [request.SerializeToString()]
+    except Exception:  # deeper than this side would build
+        bodies = [b"\x0a" + nest(depth)[:200_000]]
+    for one in bodies:
+        assert call(target, one) in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT)
+    with contextlib.suppress(MalformedError):
+        decode_metrics(nest(depth))
+    deep = b'{"resourceMetrics": ' + b"[" * depth + b"]" * depth + b"}"
+    assert post(f"{servers[2]}/v1/metrics", deep, **{"content-type": "application/json"}) == 400
+    assert is_unharmed(servers, otlp)
+
+
+def send_profile(target: str, otlp, document: bytes) -> None:
+    packed = gzip.compress(document, 1)
+    parts = [packed[at : at + MEBIBYTE] for at in range(0, len(packed), MEBIBYTE)]
+    for number, part in enumerate(parts, start=1):
+        body = otlp.Sender().profile("h" * 16, {number: part}, len(parts))
+        assert call(target, body, LOGS) is grpc.StatusCode.OK
+
+
+def test_a_profile_with_a_million_features_is_refused_quickly_and_in_bounds(servers, otlp):
+    ingest, target, _ = servers
+    document = json.loads(Profile.build({"x": [0.0, 1.0, 2.0] * 10}, model="m", version="1").to_bytes())
+    document["references"] = ["MANY"]
+    many = ",".join(f'{{"name":"x{i}"}}' for i in range(1_000_000))
+    began, before = time.monotonic(), reset_peak()
+    send_profile(target, otlp, json.dumps(document).replace('"MANY"', many).encode())
+    assert not ingest.profiles()
+    assert sum(ingest.counters().fold.dropped.values()) >= 1
+    assert time.monotonic() - began < 60
+    assert peak() - before < 1_500 * MEBIBYTE
+    assert is_unharmed(servers, otlp)
+
+
+def test_a_profile_that_is_a_compression_bomb(servers, otlp):
+    ingest, target, _ = servers
+    packed = gzip.compress(bytes(300 * MEBIBYTE), 1)
+    before = reset_peak()
+    assert call(target, otlp.Sender().profile("h" * 16, {1: packed}, 1), LOGS) is grpc.StatusCode.OK
+    assert peak() - before < 150 * MEBIBYTE  # twice what a profile may have
+    assert not ingest.profiles()
+    assert is_unharmed(servers, otlp)
+
+
+# ------------------------------------------------------------------ HTTP itself
+
+
+def ask(url: str, text: bytes, seconds: float = 30.0) -> bytes:
+    """What is answered to these bytes until the connection is closed."""
+    host, port = url.removeprefix("http://").split(":")
+    answer = b""
+    with socket.create_connection((host, int(port)), timeout=seconds) as client:
+        client.sendall(text)
+        with contextlib.suppress(ConnectionError):
+            while part := client.recv(65_536):
+                answer += part
+    return answer
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/metrics/", "//v1/metrics", "/v1/../v1/metrics", "/v1/metrics%00", "/v1/%2e%2e/x", "*"]
+)
+def test_paths_have_no_tricks(servers, path):
+    answer = ask(
+        servers[2],
+        f"POST {path} HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".encode(),
+    )
+    status, headers, _ = answer.partition(b" ")[2].partition(b"\r\n")
+    assert status.startswith((b"404", b"400")), answer
+    assert b"location" not in answer.lower()
+    del headers
+
+
+def test_headers_without_end_are_refused(servers, otlp):
+    endless = b"POST /v1/metrics HTTP/1.1\r\n" + b"".join(b"x-%d: %s\r\n" % (i, b"y" * 1_000) for i in range(1_000))
+    assert ask(servers[2], endless).startswith((b"HTTP/1.1 4", b""))
+    assert is_unharmed(servers, otlp)
+
+
+def test_a_body_larger_than_it_said_or_than_is_allowed_ends_the_connection(servers, otlp):
+    head = b"POST /v1/metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/x-protobuf\r\n"
+    chunk = b"%x\r\n" % MEBIBYTE + bytes(MEBIBYTE) + b"\r\n"
+    answer = b""
+    with contextlib.suppress(ConnectionError):
+        answer = ask(servers[2], head + b"transfer-encoding: chunked\r\n\r\n" + chunk * 40)
+    assert answer.startswith((b"HTTP/1.1 413", b"HTTP/1.1 400")) or not answer
+    assert is_unharmed(servers, otlp)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"POST /v1/met",
+        b"POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n[]",
+    ],
+)
+def test_who_sends_slowly_is_cut_off_and_keeps_nobody_out(servers, otlp, monkeypatch, said):
+    """Slowloris: nearly as many connections as there may be, each with a byte now and then."""
+    monkeypatch.setattr("otel_mlmon_processor.http.PATIENCE", 1.0)
+    _, _, url = servers
+    host, port = url.removeprefix("http://").split(":")
+    clients = [socket.create_connection((host, int(port)), timeout=30) for _ in range(60)]
+    try:
+        for client in clients:
+            client.sendall(said)
+        for client in clients:
+            with contextlib.suppress(ConnectionError):
+                assert client.recv(1) == b""  # it has been closed, without an answer
+    finally:
+        for client in clients:
+            client.close()
+    sender = otlp.Sender()
+    assert post(f"{url}/v1/metrics", sender.request(sender.count(1, 0, 1))) == 200
+
+
+# ------------------------------------------------------------------ what fuzzing has found worth keeping
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_the_corpus_of_fuzzing_keeps_every_promise(target):
+    files = sorted((CORPUS / target).iterdir())
+    assert files
+    for file in files:
+        TARGETS[target](file.read_bytes())
