@@ -1,0 +1,295 @@
+"""What ingest.py sends, and who sends it: bodies made from what a Monitor exports, and clients in their own processes."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+import grpc
+import numpy as np
+from google.rpc.error_details_pb2 import RetryInfo
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
+
+SERVICE = "opentelemetry.proto.collector.metrics.v1.MetricsService"
+RETRY_INFO = "google.rpc.retryinfo-bin"
+BACK_OFF = 1.0  # s, where the server does not say when to come again; as SDKs do at first
+AGAIN = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
+# Of the same length as what takes their places.
+INSTANCE, INCARNATION, MODEL, DIGEST = "replica-#####", "################", "model-####", "%%%%%%%%%%%%%%%%"
+_MARK = 0x1122334455667788  # a time
+
+
+class Names(NamedTuple):
+    """Of a model."""
+
+    model: str
+    digest: str  # of its profile
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a client sends.
+
+    Args:
+        export: an OTLP request with the feature histograms of one replica, all of one length, with the names above.
+        points: of a request. The points of all replicas follow one another and are cut into requests, as a collector
+            cuts its batches.
+        replicas: their numbers; those of a model are those that leave the same remainder.
+        cumulative: counts that grow, else deltas.
+        models: what is served.
+        flight: requests on their way at once, at most; those of one replica follow one another.
+        step: s of event time of an interval, of which the first began `back` s ago; 0: the time that passes.
+    """
+
+    export: bytes
+    points: int
+    replicas: range
+    cumulative: bool
+    models: tuple[Names, ...]
+    flight: int = 16
+    step: float = 0.0
+    back: float = 0.0
+
+
+class Piece:
+    """Points of some features of one replica, as a request: protobuf joins those that are put after one another."""
+
+    def __init__(self, load: Load, first: int, last: int) -> None:
+        request = ExportMetricsServiceRequest.FromString(load.export)
+        histogram = request.resource_metrics[0].scope_metrics[0].metrics[0].histogram
+        kind = AggregationTemporality
+        histogram.aggregation_temporality = (
+            kind.AGGREGATION_TEMPORALITY_CUMULATIVE if load.cumulative else kind.AGGREGATION_TEMPORALITY_DELTA
+        )
+        points = histogram.data_points
+        del points[last:], points[:first]
+        for point in points:
+            point.start_time_unix_nano, point.time_unix_nano = _MARK, _MARK + 1
+        plain = request.SerializeToString()
+        one = points[0].SerializeToString()
+        self._grows = load.cumulative
+        self._blank = np.frombuffer(plain, np.uint8)
+        self._texts = [(plain.index(text.encode()), len(text)) for text in (INSTANCE, INCARNATION)]
+        self._begin, self._width = plain.index(one), len(one) + 3  # tag and length of the next
+        self._end = self._begin + len(points) * self._width
+        assert {point.ByteSize() for point in points} == {len(one)}, "all points have the same length"
+        self._places = [
+            (one.index(mark), len(mark))
+            for mark in (struct.pack("<Q", _MARK), struct.pack("<Q", _MARK + 1), MODEL.encode(), DIGEST.encode())
+        ]
+        counts = np.array([point.bucket_counts for point in points], "<u8")
+        numbers = np.array([[point.count] for point in points], "<u8")
+        sums = np.array([[point.sum] for point in points], "<f8")
+        self._growing = [(one.index(values[0].tobytes()), values) for values in (numbers, sums, counts)]
+
+    def fill(self, instance: int, names: Names, start: int, end: int, times: int) -> bytes:
+        """The request of a replica: its interval, and how many times the counts where they grow."""
+        data = np.empty(self._blank.size + 3, np.uint8)  # the last row has no next one
+        data[:-3] = self._blank
+        texts = (f"replica-{instance:05}", f"{instance:016x}")
+        for (at, size), text in zip(self._texts, texts, strict=True):
+            data[at : at + size] = np.frombuffer(text.encode(), np.uint8)
+        rows = data[self._begin : self._end].reshape(-1, self._width)
+        values = (struct.pack("<Q", start), struct.pack("<Q", end), names.model.encode(), names.digest.encode())
+        for (at, size), value in zip(self._places, values, strict=True):
+            rows[:, at : at + size] = np.frombuffer(value, np.uint8)
+        if self._grows:
+            for at, base in self._growing:
+                grown = (base * base.dtype.type(times)).view(np.uint8)
+                rows[:, at : at + grown.shape[1]] = grown
+        return data[:-3].tobytes()
+
+
+class Requests:
+    """The requests of some replicas, one after the other, without end."""
+
+    def __init__(self, load: Load, replicas: range) -> None:
+        self._load, self._replicas = load, replicas
+        export = ExportMetricsServiceRequest.FromString(load.export)
+        self.features = len(export.resource_metrics[0].scope_metrics[0].metrics[0].histogram.data_points)
+        self._pieces: dict[tuple[int, int], Piece] = {}
+        self._points = self._walk()
+        self.round = -(-len(replicas) * self.features // load.points)  # requests until all replicas have sent
+
+    def _walk(self) -> Iterator[tuple[int, int, int, int]]:
+        """Replica, interval and its number, endlessly."""
+        started, step = time.time_ns() - round(self._load.back * 1e9), round(self._load.step * 1e9)
+        ends = dict.fromkeys(self._replicas, started)
+        times = 0
+        while True:
+            times += 1
+            for replica in self._replicas:
+                start = started if self._load.cumulative else ends[replica]
+                ends[replica] = ends[replica] + step if step else max(time.time_ns(), ends[replica] + 1)
+                yield replica, start, ends[replica], times
+
+    def make(self) -> Iterator[tuple[bytes, list[tuple[int, int]]]]:
+        """Bodies, and the features [first, last) of each part of it."""
+        parts: list[bytes] = []
+        ranges: list[tuple[int, int]] = []
+        left = self._load.points
+        for replica, start, end, times in self._points:
+            names = self._load.models[replica % len(self._load.models)]
+            first = 0
+            while first < self.features:
+                last = min(first + left, self.features)
+                piece = self._pieces.get((first, last))
+                if piece is None:
+                    piece = self._pieces[first, last] = Piece(self._load, first, last)
+                parts.append(piece.fill(replica, names, start, end, times))
+                ranges.append((first, last))
+                left -= last - first
+                first = last
+                if not left:
+                    yield parts[0] if len(parts) == 1 else b"".join(parts), ranges
+                    parts, ranges, left = [], [], self._load.points
+
+
+@dataclass
+class Phase:
+    """What to do: so long, or so many requests of each flight (0: until all replicas have sent), at what rate."""
+
+    seconds: float = 0.0
+    rate: float | None = None  # requests/s of this client; None: as fast as they are acknowledged
+    requests: int | None = None
+
+
+@dataclass
+class Sent:
+    """What was acknowledged. Times are those of time.monotonic, the same for all processes."""
+
+    began: float = 0.0
+    ended: float = 0.0
+    requests: int = 0
+    points: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # by feature
+    seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))  # of each request; paced: since it was due
+    done: np.ndarray = field(default_factory=lambda: np.zeros(0))  # when
+    refused: Counter[str] = field(default_factory=Counter)
+    cpu: float = 0.0
+
+
+def join(parts: list[Sent]) -> Sent:
+    """Of several clients at once."""
+    return Sent(
+        min(part.began for part in parts),
+        max(part.ended for part in parts),
+        sum(part.requests for part in parts),
+        np.sum([part.points for part in parts], axis=0),
+        np.concatenate([part.seconds for part in parts]),
+        np.concatenate([part.done for part in parts]),
+        sum((part.refused for part in parts), Counter()),
+        sum(part.cpu for part in parts),
+    )
+
+
+class Client:
+    """Sends what a load says; a thread for each request that may be on its way."""
+
+    def __init__(self, target: str, load: Load) -> None:
+        self._channel = grpc.insecure_channel(target, [("grpc.max_send_message_length", -1)])
+        self._export = self._channel.unary_unary(f"/{SERVICE}/Export")
+        slots = [load.replicas[i :: load.flight] for i in range(load.flight)]
+        self._requests = [Requests(load, slot) for slot in slots if slot]
+        self._bodies = [requests.make() for requests in self._requests]
+        self._pool = ThreadPoolExecutor(len(self._requests))
+        self._lock = threading.Lock()
+
+    def run(self, phase: Phase) -> Sent:
+        """Send for a while."""
+        cpu = time.process_time()
+        self._due, self._began = 0, time.monotonic()
+        jobs = [self._pool.submit(self._send_some, slot, phase) for slot in range(len(self._requests))]
+        sent = join([job.result() for job in jobs])
+        sent.began, sent.cpu = self._began, time.process_time() - cpu
+        return sent
+
+    def _send_some(self, slot: int, phase: Phase) -> Sent:
+        requests, bodies = self._requests[slot], self._bodies[slot]
+        sent = Sent(points=np.zeros(requests.features, np.int64))
+        taken: list[tuple[float, float]] = []
+        most = phase.requests if phase.requests is not None else 0
+        until = self._began + phase.seconds
+        while (due := self._next(phase)) < until or len(taken) < max(most, 0 if phase.seconds else requests.round):
+            body, ranges = next(bodies)
+            self._send(body, sent.refused)
+            done = time.monotonic()
+            taken.append((done - due, done))
+            for first, last in ranges:
+                sent.points[first:last] += 1
+        sent.requests, sent.ended = len(taken), time.monotonic()
+        sent.seconds, sent.done = np.array(taken).reshape(-1, 2).T
+        return sent
+
+    def _next(self, phase: Phase) -> float:
+        """When the next request is due; waits for it."""
+        if phase.rate is None:
+            return time.monotonic()
+        with self._lock:
+            due = self._began + self._due / phase.rate
+            self._due += 1
+        time.sleep(max(due - time.monotonic(), 0.0))
+        return due
+
+    def _send(self, body: bytes, refused: Counter[str]) -> None:
+        """Until it is acknowledged."""
+        while True:
+            try:
+                answer = self._export(body, timeout=60)
+            except grpc.RpcError as error:
+                if error.code() not in AGAIN:
+                    raise
+                refused[error.code().name] += 1
+                time.sleep(_wait_of(error))
+                continue
+            rejected = answer and ExportMetricsServiceResponse.FromString(answer).partial_success
+            if rejected and rejected.rejected_data_points:
+                raise AssertionError(f"{rejected.rejected_data_points} points refused: {rejected.error_message}")
+            return
+
+
+def _wait_of(error: grpc.RpcError) -> float:
+    for key, value in error.trailing_metadata() or ():
+        if key == RETRY_INFO:
+            delay = RetryInfo.FromString(value).retry_delay
+            return delay.seconds + delay.nanos / 1e9
+    return BACK_OFF
+
+
+def serve(pipe: Connection, target: str, load: Load) -> None:
+    """A client's process: phases come, and what was sent goes."""
+    client = Client(target, load)
+    pipe.send(None)
+    for phase in iter(pipe.recv, None):
+        pipe.send(client.run(phase))
+
+
+def sink(pipe: Connection) -> None:
+    """A process that answers at once, and counts points; its port goes first, then the number on each request."""
+    points = Counter()
+    lock = threading.Lock()
+
+    def take(body: bytes, _) -> bytes:
+        found = body.count(b"ml.feature.name")
+        with lock:
+            points["all"] += found
+        return b""
+
+    server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", -1)])
+    handlers = {"Export": grpc.unary_unary_rpc_method_handler(take)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    pipe.send(server.add_insecure_port("127.0.0.1:0"))
+    server.start()
+    for _ in iter(pipe.recv, None):
+        pipe.send(points["all"])
+    server.stop(None)

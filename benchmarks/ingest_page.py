@@ -1,0 +1,249 @@
+"""From the rounds to medians, reaches, the page and the picture."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Figures = dict[str, Any]
+NAMES = {"processor": "otel-mlmon", "batch": "collector: batch", "agent": "collector: agent.yaml"}
+
+
+class Reach(NamedTuple):
+    what: str
+    wanted: str
+    found: str
+    reached: bool
+
+
+def summarize(rounds: dict[str, list[Figures]]) -> dict[str, Figures]:
+    """Medians of each case."""
+    return {name: find_medians(found) for name, found in rounds.items() if found}
+
+
+def find_medians(found: Sequence[Any]) -> Any:
+    first = found[0]
+    if isinstance(first, dict):
+        keys = {key: None for one in found for key in one}
+        return {key: find_medians([one[key] for one in found if key in one]) for key in keys}
+    middle = statistics.median(found)
+    return round(middle) if isinstance(first, int) else middle
+
+
+def shape_of(name: str) -> tuple[str, int, int, str]:
+    """Server, points of a request, replicas and temporality."""
+    server, points, replicas, temporality = name.split(", ")
+    return server, int(points.split()[0]), int(replicas.split()[0]), temporality
+
+
+def list_loads(cases: dict[str, Figures]) -> list[tuple[tuple[str, int, int, str], Figures]]:
+    return [(shape_of(name), found) for name, found in cases.items() if "replicas" in name]
+
+
+def list_reaches(cases: dict[str, Figures], long: Sequence[Figures]) -> list[Reach]:
+    """What was to be reached, and what was measured."""
+    found: list[Reach] = []
+    large = [(shape, case) for shape, case in list_loads(cases) if shape[0] == "processor" and shape[1] >= 35]
+    if large:
+        rates = [case["points_per_core"] for _, case in large]
+        waits = [case["half"]["p99_ms"] for _, case in large]
+        ranges = f"{min(rates):,} to {max(rates):,}, {sum(r >= 100_000 for r in rates)} of {len(rates)} cases reach it"
+        found += [
+            Reach("points a second of processor time, requests of 35 points and more", ">= 100,000", ranges,
+                  min(rates) >= 100_000),
+            Reach("p99 of an acknowledgement at half of the full rate, same requests", "<= 100 ms",
+                  f"{min(waits):.0f} to {max(waits):.0f} ms", max(waits) <= 100),
+        ]  # fmt: skip
+    for kind in ("delta", "cumulative"):
+        if case := cases.get(f"memory, {kind}"):
+            size = case["bytes_per_stream"]
+            found.append(Reach(f"memory of a stream, {kind}", "<= 1,024 bytes", f"{size:,} bytes", size <= 1024))
+    if case := cases.get("start"):
+        found.append(
+            Reach("points a second replayed at the start", ">= 200,000", f"{case['points_per_s']:,}",
+                  case["points_per_s"] >= 200_000)
+        )  # fmt: skip
+    if case := cases.get("evaluation"):
+        found.append(
+            Reach(f"p99 at half of the full rate while {case['models']:,} models are evaluated", "<= 100 ms",
+                  f"{case['half']['p99_ms']:.0f} ms", case["half"]["p99_ms"] <= 100)
+        )  # fmt: skip
+    if case := cases.get("noise"):
+        wait = case["quiet_beside"]["p99_ms"]
+        found.append(Reach("p99 of a quiet model beside a noisy one", "<= 100 ms", f"{wait:.0f} ms", wait <= 100))
+    if long:
+        rates, sizes = [part["points_per_s"] for part in long], [part["rss_mb"] for part in long]
+        slower, larger = min(rates[-3:]) / max(rates[:3]), max(sizes[-3:]) / max(sizes[:3])
+        found.append(
+            Reach(f"flat over {sum(part['requests'] for part in long):,} requests", "rate and memory within 10 %",
+                  f"slowest of the last three tenths {slower:.0%} of the fastest of the first three, "
+                  f"memory {larger:.0%}", slower >= 0.9 and larger <= 1.1)
+        )  # fmt: skip
+    return found
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    align = ["---"] * left + ["--:"] * (len(head) - left)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, align, *rows)).replace("| --- ", "|---")
+
+
+def load_table(cases: dict[str, Figures]) -> str:
+    head = ["points a request", "replicas", "", "of", "points/s", "points/s a core", "p50, p99 ms", "at half: p50, p99 ms",
+            "written, bytes a point", "MB/s", "memory, MB"]  # fmt: skip
+    loads = list_loads(cases)
+    order = sorted(loads, key=lambda load: (load[0][1:3], load[0][3], list(NAMES).index(load[0][0])))
+    rows = [
+        [
+            f"{points:,}", f"{replicas:,}", temporality, NAMES[server],
+            f"{min(case['points_per_s'], case['drained_per_s']):,}", f"{case['points_per_core']:,}",
+            f"{case['p50_ms']:.0f}, {case['p99_ms']:.0f}", f"{case['half']['p50_ms']:.0f}, {case['half']['p99_ms']:.0f}",
+            f"{case['written_per_point']:,}", f"{case['written_mb_per_s']:.0f}", f"{case['rss_mb']:.0f}",
+        ]
+        for (server, points, replicas, temporality), case in order
+    ]  # fmt: skip
+    return table(head, rows, 4)
+
+
+def long_table(long: Sequence[Figures]) -> str:
+    rows, sent = [], 0
+    for part in long:
+        sent += part["requests"]
+        rows.append([f"{sent:,}", f"{part['points_per_s']:,}", f"{part['points_per_core']:,}",
+                     f"{part['p50_ms']:.0f}, {part['p99_ms']:.0f}", f"{part['rss_mb']:.0f}"])  # fmt: skip
+    return table(["requests so far", "points/s", "points/s a core", "p50, p99 ms", "memory, MB"], rows)
+
+
+def render(document: Figures) -> str:
+    """The page."""
+    cases, long = summarize(document["rounds"]), document.get("long", {})
+    tenths = long.get("tenths", [])
+    reaches = [
+        [reach.what, reach.wanted, reach.found, "reached" if reach.reached else "**not reached**"]
+        for reach in list_reaches(cases, tenths)
+    ]
+    parts = [
+        TEXT.format(
+            machine=document["machine"],
+            date=document["date"],
+            disk=document["disk"],
+            rounds=max((len(found) for found in document["rounds"].values()), default=0),
+            reaches=table(["reach", "wanted", "measured", ""], reaches),
+            loads=load_table(cases),
+            lost=sum(case.get("lost", 0) for _, case in list_loads(cases)),
+        )
+    ]
+    for name, write in (("memory, delta", _tell_memory), ("start", _tell_start), ("evaluation", _tell_evaluation),
+                        ("noise", _tell_noise)):  # fmt: skip
+        if name in cases:
+            parts.append(write(cases))
+    if tenths:
+        parts.append(f"## Flat\n\n35 points a request, 1,000 replicas, delta; {long['machine']}, {long['date']}.\n\n"
+                     f"{long_table(tenths)}")  # fmt: skip
+    return "\n".join(parts)
+
+
+TEXT = """# How much the processor takes in
+
+`make bench-ingest`, {date}: {machine}, {disk}. Medians of {rounds} rounds. ![figures](ingest.png)
+
+{reaches}
+
+## Loads
+
+Two client processes with 16 requests on their way each send what a Monitor sends for 35 features of 50 cells, 982 bytes a
+point, over gRPC without compression, on the same cores. Points of replicas follow one another and are cut into requests, as a
+collector cuts its batches. Each figure is of four seconds at full load, *at half* of four seconds with requests at half of
+that rate, each measured from when it was due. *A core*: points by second of the server's processor time, user and system.
+*Written*: bytes that it had the system write to the disk, by point. The processor runs with its defaults; what it
+acknowledges is synced and folded. At the end of each case its counters, and all cells of all counts in its directory, were
+those that had been acknowledged: none lost, none twice.
+
+The collector: `otlp` to `otlp_grpc` with its `sending_queue` on `file_storage`, to a process that counts and answers at once.
+*batch*: the `batch` processor before it and everything else at its defaults (no fsync; no compression). It acknowledges
+what is in memory. *agent.yaml*: [as we recommend it](../collector-config/agent.yaml): without the batch processor, fsync,
+batches made of what is on the disk, gzip. Its rate and processor time are those until all was delivered; {lost:,} of the
+points it had acknowledged were not. It neither decodes histograms nor keeps counts, and the processor does not send on.
+
+{loads}
+"""
+
+
+def _tell_memory(cases: dict[str, Figures]) -> str:
+    rows = [
+        [kind, f"{case['streams']:,}", f"{case['bytes_per_stream']:,}", f"{case['checkpoint_mb']:.0f}",
+         f"{case['checkpoint_ms']:,}"]
+        for kind in ("delta", "cumulative")
+        if (case := cases.get(f"memory, {kind}"))
+    ]  # fmt: skip
+    said = ""
+    if windows := cases.get("windows"):
+        said = (
+            f"\nThe windows of a model come on top, however many replicas it has: {windows['bytes_per_model'] / 1e6:.1f} MB for "
+            f"35 features of 50 cells over {windows['minutes'] // 60} hours, measured with {windows['models']} models.\n"
+        )
+    head = ["5,000 replicas", "streams", "bytes a stream", "checkpoint, MB", "folding stands still, ms"]
+    return f"## Memory and checkpoints\n\n{table(head, rows)}\n{said}"
+
+
+def _tell_start(cases: dict[str, Figures]) -> str:
+    case = cases["start"]
+    return (
+        f"## Start after kill -9\n\nA journal of {case['points']:,} points of which no checkpoint holds anything is folded in "
+        f"{case['replay_s']:.1f} s, {case['points_per_s']:,} points a second, beside the {case['empty_s']:.1f} s of a start with "
+        "nothing. The default checkpoints keep the journal below 64 MiB, 68,000 of these points.\n"
+    )
+
+
+def _tell_evaluation(cases: dict[str, Figures]) -> str:
+    case = cases["evaluation"]
+    return (
+        f"## Evaluation\n\n{case['models']:,} models of 35 features, each with its profile, evaluated without pause "
+        f"({case['evaluation_s']:.1f} s each time): {case['points_per_s']:,} points a second are taken in, p50 and p99 "
+        f"{case['p50_ms']:.0f} and {case['p99_ms']:.0f} ms; at half of that, {case['half']['p50_ms']:.0f} and "
+        f"{case['half']['p99_ms']:.0f} ms.\n"
+    )
+
+
+def _tell_noise(cases: dict[str, Figures]) -> str:
+    case = cases["noise"]
+    alone, beside = case["quiet_alone"], case["quiet_beside"]
+    return (
+        f"## A noisy model beside a quiet one\n\nThe quiet one sends 20 requests a second: p50 and p99 {alone['p50_ms']:.0f} and "
+        f"{alone['p99_ms']:.0f} ms alone, {beside['p50_ms']:.0f} and {beside['p99_ms']:.0f} ms beside a model that sends as "
+        f"fast as it can ({case['noisy_points_per_s']:,} points a second).\n"
+    )
+
+
+def draw_picture(document: Figures, path: Path) -> None:
+    """Points by second of processor time, latency at half load, and the long run."""
+    import matplotlib.pyplot as plt
+
+    cases, tenths = summarize(document["rounds"]), document.get("long", {}).get("tenths", [])
+    loads = list_loads(cases)
+    shapes = sorted({shape[1:] for shape, _ in loads})
+    figure, axes = plt.subplots(1, 3 if tenths else 2, figsize=(18 if tenths else 13, 6.5), layout="constrained")
+    for number, (server, label) in enumerate(NAMES.items()):
+        of = {shape[1:]: case for shape, case in loads if shape[0] == server}
+        at = [shapes.index(shape) + 0.27 * (number - 1) for shape in of]
+        axes[0].barh(at, [case["points_per_core"] for case in of.values()], 0.25, label=label)
+        axes[1].barh(at, [case["half"]["p99_ms"] for case in of.values()], 0.25, label=label)
+    axes[0].axvline(100_000, color="black", linestyle=":")
+    axes[1].axvline(100, color="black", linestyle=":")
+    for axis in axes[:2]:
+        axis.set_yticks(range(len(shapes)), [f"{p:,} x {r:,}, {kind}" for p, r, kind in shapes])
+        axis.invert_yaxis()
+        axis.legend()
+    axes[0].set(title="points a second of processor time", ylabel="points a request x replicas")
+    axes[1].set(title="p99 of an acknowledgement at half of the full rate, ms", xscale="log")
+    if tenths:
+        sent = [sum(part["requests"] for part in tenths[: i + 1]) / 1e6 for i in range(len(tenths))]
+        axes[2].plot(sent, [part["points_per_s"] for part in tenths], "o-", label="points/s")
+        axes[2].plot(sent, [1000 * part["rss_mb"] for part in tenths], "s--", label="memory, kB")
+        axes[2].set(title="10^6 requests", xlabel="million requests", ylim=(0, None))
+        axes[2].legend()
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
