@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness fuzz chaos bench-sync clean
+.PHONY: help demo test test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness fuzz chaos bench-sync bench-ingest clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ bench-alarms: .venv/.dev ## False alarms of the alarm budget, and how soon a cha
 
 bench-sync: .venv/.dev ## What synced commits cost, and what they are good for (power cuts need root)
 	@$(BIN)/python benchmarks/sync.py
+
+bench-ingest: .venv/.dev ## How much the processor takes in, beside the collector (20 minutes; goes on where it was); ARGS=--quick
+	@$(BIN)/python benchmarks/ingest.py $(ARGS)
 
 fuzz-exactness: .venv/.dev ## The state machine of exact counts, 200,000 steps (about five minutes)
 	@$(BIN)/python benchmarks/exactness.py

@@ -86,7 +86,9 @@ def make_profile() -> Profile:
         axis = NumericAxis(axis.edges[first : first + CELLS - 1], axis.low - first, axis.high - first)
         cells = choose_cells(axis, axis.count_sorted(np.sort(rows[variable.column])))
         variables.append(replace(variable, axis=cells.axis, decision=cells.decision))
-    return Profile.build(rows, model=MODEL, version="1", plan=replace(plan, variables=tuple(variables)), time_column="time")
+    return Profile.build(
+        rows, model=MODEL, version="1", plan=replace(plan, variables=tuple(variables)), time_column="time"
+    )
 
 
 @cache
@@ -135,11 +137,14 @@ def make_document() -> bytes:
     return make_profile().to_bytes()
 
 
-def make_loads(points: int, replicas: int, *, cumulative: bool = False, models: int = 1, clients: int = CLIENTS) -> list[Load]:
+def make_loads(
+    points: int, replicas: int, *, cumulative: bool = False, models: int = 1, clients: int = CLIENTS
+) -> list[Load]:
     """A share of the replicas for each client."""
     names = tuple(name_model(i)[0] for i in range(models))
     return [
-        Load(make_histograms(), points, range(i, replicas, clients), cumulative, names) for i in range(min(clients, replicas))
+        Load(make_histograms(), points, range(i, replicas, clients), cumulative, names)
+        for i in range(min(clients, replicas))
     ]
 
 
@@ -343,7 +348,12 @@ def measure_evaluation(scale: Scale) -> Figures:
             after = server.samples()
             assert after["mlmon_processor_evaluation_end_time_seconds"] > before, "none ended meanwhile"
             check(server, clients)
-    return {**full, "half": half, "models": models, "evaluation_s": after["mlmon_processor_evaluation_duration_seconds"]}
+    return {
+        **full,
+        "half": half,
+        "models": models,
+        "evaluation_s": after["mlmon_processor_evaluation_duration_seconds"],
+    }
 
 
 def measure_noise(scale: Scale) -> Figures:
@@ -406,7 +416,11 @@ def measure_memory(cumulative: bool, scale: Scale) -> Figures:
             after = server.usage().rss
             check(server, clients)
         checkpoints = measure_checkpoint(server.data, load)
-    return {"streams": (many - few) * FEATURES, "bytes_per_stream": round((after - before) / (many - few) / FEATURES), **checkpoints}
+    return {
+        "streams": (many - few) * FEATURES,
+        "bytes_per_stream": round((after - before) / (many - few) / FEATURES),
+        **checkpoints,
+    }
 
 
 def measure_checkpoint(data: Path, load: Load, rounds: int = 3) -> Figures:
@@ -432,7 +446,9 @@ def measure_windows(scale: Scale) -> Figures:
     models, minutes = int(50 * scale.share), 300
     with work_in() as folder, running(Processor(folder, **NEVER)) as server:
         loads = make_loads(FEATURES, models, models=models, clients=1)
-        with sending(server, [replace(load, step=60.0, back=60.0 * (minutes + 5), flight=1) for load in loads]) as clients:
+        with sending(
+            server, [replace(load, step=60.0, back=60.0 * (minutes + 5), flight=1) for load in loads]
+        ) as clients:
             clients.run(Phase(requests=3 * models))
             before = server.usage().rss
             clients.run(Phase(requests=(minutes - 3) * models))
@@ -571,7 +587,9 @@ def main() -> int:
     else:
         if options.long:
             tenths = run_long(1_000_000)
-            save({**open_document(), "long": {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "tenths": tenths}})
+            save(
+                {**open_document(), "long": {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "tenths": tenths}}
+            )
         elif not options.page:
             run_all(options.rounds, cases, Scale())
         write_page()
