@@ -27,7 +27,7 @@ from typing import Any
 
 import grpc
 import numpy as np
-from ingest_client import DIGEST, INCARNATION, INSTANCE, MODEL, Load, Names, Phase, Requests, Sent, join
+from ingest_client import DIGEST, INCARNATION, INSTANCE, MODEL, Load, Names, Phase, Requests, join
 from ingest_page import draw_picture, render
 from ingest_servers import BATCH, ROOT, Clients, Collector, Processor, Server, Sink
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
@@ -35,7 +35,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from opentelemetry.sdk.resources import Resource
+from otel_mlmon_processor.exporters.prometheus import prometheus_name
 from otel_mlmon_processor.ingest import Ingest
+from prometheus_client.samples import Sample
 from recorder import machine
 
 from otel_mlmon import Monitor, Profile, semconv
@@ -61,14 +63,14 @@ class Keep(MetricExporter):
         super().__init__()
         self.requests: list[ExportMetricsServiceRequest] = []
 
-    def export(self, metrics_data, timeout_millis: float = 0, **_) -> MetricExportResult:
+    def export(self, metrics_data, *_, **__) -> MetricExportResult:
         self.requests.append(encode_metrics(metrics_data))
         return MetricExportResult.SUCCESS
 
-    def force_flush(self, timeout_millis: float = 0) -> bool:
+    def force_flush(self, *_, **__) -> bool:
         return True
 
-    def shutdown(self, timeout_millis: float = 0, **_) -> None:
+    def shutdown(self, *_, **__) -> None:
         pass
 
 
@@ -229,21 +231,27 @@ def clock(server: Server, clients: Clients, *phases: Phase, drain: Callable[[], 
     }
 
 
-def check(processor: Processor, clients: Clients, *, restarted: bool = False) -> None:
-    """All that was acknowledged is there, once: in the counters, and after the end in the directory.
+def check(processor: Processor, clients: Clients, *, restarted: bool = False) -> list[Sample]:
+    """All that was acknowledged is there, once: in the counters, which are returned, and after the end on the disk.
 
     Raises:
         AssertionError: it is not.
     """
-    held = processor.samples()
+    samples = processor.samples()
     acknowledged = int(clients.by_feature.sum())
-    received = held.pop("mlmon_processor_received_total metrics", 0.0)
+    received = find_sum(samples, semconv.METRIC_MLMON_PROCESSOR_RECEIVED, semconv.MonSignal.METRICS)
     assert restarted or received == acknowledged, f"{received:,} points received, {acknowledged:,} acknowledged"
-    for name in ("duplicates_total", "dropped_total"):
-        found = {key: value for key, value in held.items() if key.startswith(f"mlmon_processor_{name}") and value}
-        assert not found, found
+    for metric in (semconv.METRIC_MLMON_PROCESSOR_DUPLICATES, semconv.METRIC_MLMON_PROCESSOR_DROPPED):
+        assert not find_sum(samples, metric), f"{metric.name}: {find_sum(samples, metric):,}"
     processor.stop()
     check_cells(processor.data, clients)
+    return samples
+
+
+def find_sum(samples: Sequence[Sample], metric: semconv.Metric, label: str = "") -> float:
+    """Of the samples of a metric, those with a value of a label alone."""
+    names = {prometheus_name(metric), f"{prometheus_name(metric)}_total"}
+    return sum(s.value for s in samples if s.name in names and (not label or label in s.labels.values()))
 
 
 def check_cells(data: Path, clients: Clients) -> None:
@@ -308,15 +316,15 @@ def measure_collector(config: str, points: int, replicas: int, cumulative: bool,
             path = folder / "batch.yaml"
             path.write_text(BATCH)
         try:
-            with running(Collector(folder, path, sink)) as server:
-                with sending(server, make_loads(points, replicas, cumulative=cumulative)) as clients:
-                    drain = partial(await_all, sink, clients)
-                    clients.run(Phase())
-                    clients.run(Phase(scale.warm))
-                    drain()
-                    full = clock(server, clients, Phase(scale.phase), drain=drain)
-                    half = clock(server, clients, halve(full, scale, len(clients)), drain=drain)
-                    lost = int(clients.by_feature.sum()) - sink.points()
+            loads = make_loads(points, replicas, cumulative=cumulative)
+            with running(Collector(folder, path, sink)) as server, sending(server, loads) as clients:
+                drain = partial(await_all, sink, clients)
+                clients.run(Phase())
+                clients.run(Phase(scale.warm))
+                drain()
+                full = clock(server, clients, Phase(scale.phase), drain=drain)
+                half = clock(server, clients, halve(full, scale, len(clients)), drain=drain)
+                lost = int(clients.by_feature.sum()) - sink.points()
         finally:
             sink.close()
     return {**full, "half": half, "lost": lost}
@@ -335,25 +343,17 @@ def await_all(sink: Sink, clients: Clients, patience: float = 5.0) -> None:
 
 def measure_evaluation(scale: Scale) -> Figures:
     """Acknowledgements while 1,000 models are evaluated, one evaluation after the other."""
-    models = int(1000 * scale.share)
+    models, longer = int(1000 * scale.share), replace(scale, phase=5 * scale.phase)
     with work_in() as folder, running(Processor(folder, evaluate=1.0)) as server:
         send_profiles(server.target, models)
         with sending(server, make_loads(FEATURES, models, models=models)) as clients:
             clients.run(Phase())
             clients.run(Phase(scale.warm))
-            before = server.samples()["mlmon_processor_evaluation_end_time_seconds"]
-            longer = replace(scale, phase=5 * scale.phase)
             full = clock(server, clients, Phase(longer.phase))
             half = clock(server, clients, halve(full, longer, len(clients)))
-            after = server.samples()
-            assert after["mlmon_processor_evaluation_end_time_seconds"] > before, "none ended meanwhile"
-            check(server, clients)
-    return {
-        **full,
-        "half": half,
-        "models": models,
-        "evaluation_s": after["mlmon_processor_evaluation_duration_seconds"],
-    }
+            samples = check(server, clients)
+    took = find_sum(samples, semconv.METRIC_MLMON_PROCESSOR_EVALUATION_DURATION)
+    return {**full, "half": half, "models": models, "evaluation_s": round(took, 2)}
 
 
 def measure_noise(scale: Scale) -> Figures:
@@ -381,7 +381,7 @@ def noisy_too(load: Load) -> Load:
 
 
 def measure_start(scale: Scale) -> Figures:
-    """kill -9 with a journal of which no checkpoint holds anything, and the next start."""
+    """What a start takes after kill -9 with a journal of which no checkpoint holds anything."""
     with work_in() as folder:
         with running(Processor(folder, **NEVER)) as server:
             empty, cpu = server.startup, server.usage().cpu
@@ -408,11 +408,12 @@ def measure_memory(cumulative: bool, scale: Scale) -> Figures:
         send_profiles(server.target, 1)
         (load,) = make_loads(FEATURES, few, cumulative=cumulative, clients=1)
         with sending(server, [load, replace(load, replicas=range(few, many))]) as clients:
-            for _ in range(5):
-                clients.run(Phase(), NOTHING)
+            clients.run(Phase(requests=200), NOTHING)
+            server.await_evaluation()
             before = server.usage().rss
             for _ in range(3):
                 clients.run(NOTHING, Phase())
+            server.await_evaluation()
             after = server.usage().rss
             check(server, clients)
         checkpoints = measure_checkpoint(server.data, load)
@@ -445,13 +446,14 @@ def measure_windows(scale: Scale) -> Figures:
     """Memory of the windows of a model: 50 models over five hours of event time, without that of the first minutes."""
     models, minutes = int(50 * scale.share), 300
     with work_in() as folder, running(Processor(folder, **NEVER)) as server:
-        loads = make_loads(FEATURES, models, models=models, clients=1)
-        with sending(
-            server, [replace(load, step=60.0, back=60.0 * (minutes + 5), flight=1) for load in loads]
-        ) as clients:
-            clients.run(Phase(requests=3 * models))
+        (load,) = make_loads(FEATURES, models, models=models, clients=1)
+        load = replace(load, step=60.0, back=60.0 * (minutes + 5), flight=models)
+        with sending(server, [load]) as clients:
+            clients.run(Phase(requests=3))
+            server.await_evaluation()
             before = server.usage().rss
-            clients.run(Phase(requests=(minutes - 3) * models))
+            clients.run(Phase(requests=minutes - 3))
+            server.await_evaluation()
             after = server.usage().rss
             check(server, clients)
     return {"models": models, "minutes": minutes, "bytes_per_model": round((after - before) / models)}

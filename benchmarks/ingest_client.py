@@ -1,4 +1,4 @@
-"""What ingest.py sends, and who sends it: bodies made from what a Monitor exports, and clients in their own processes."""
+"""What ingest.py sends, and who sends it: bodies made from what a Monitor exports, and clients as processes."""
 
 from __future__ import annotations
 

@@ -90,15 +90,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> 
 
 
 def load_table(cases: dict[str, Figures]) -> str:
-    head = ["points a request", "replicas", "", "of", "points/s", "points/s a core", "p50, p99 ms", "at half: p50, p99 ms",
-            "written, bytes a point", "MB/s", "memory, MB"]  # fmt: skip
+    head = ["points a request", "replicas", "", "of", "points/s", "points/s a core", "p50, p99 ms",
+            "at half: p50, p99 ms", "written, bytes a point", "MB/s", "memory, MB"]  # fmt: skip
     loads = list_loads(cases)
     order = sorted(loads, key=lambda load: (load[0][1:3], load[0][3], list(NAMES).index(load[0][0])))
     rows = [
         [
             f"{points:,}", f"{replicas:,}", temporality, NAMES[server],
             f"{min(case['points_per_s'], case['drained_per_s']):,}", f"{case['points_per_core']:,}",
-            f"{case['p50_ms']:.0f}, {case['p99_ms']:.0f}", f"{case['half']['p50_ms']:.0f}, {case['half']['p99_ms']:.0f}",
+            show_waits(case), show_waits(case["half"]),
             f"{case['written_per_point']:,}", f"{case['written_mb_per_s']:.0f}", f"{case['rss_mb']:.0f}",
         ]
         for (server, points, replicas, temporality), case in order
@@ -106,12 +106,16 @@ def load_table(cases: dict[str, Figures]) -> str:
     return table(head, rows, 4)
 
 
+def show_waits(case: Figures) -> str:
+    return f"{case['p50_ms']:.0f}, {case['p99_ms']:.0f}"
+
+
 def long_table(long: Sequence[Figures]) -> str:
     rows, sent = [], 0
     for part in long:
         sent += part["requests"]
         rows.append([f"{sent:,}", f"{part['points_per_s']:,}", f"{part['points_per_core']:,}",
-                     f"{part['p50_ms']:.0f}, {part['p99_ms']:.0f}", f"{part['rss_mb']:.0f}"])  # fmt: skip
+                     show_waits(part), f"{part['rss_mb']:.0f}"])  # fmt: skip
     return table(["requests so far", "points/s", "points/s a core", "p50, p99 ms", "memory, MB"], rows)
 
 
@@ -152,19 +156,20 @@ TEXT = """# How much the processor takes in
 
 ## Loads
 
-Two client processes with 16 requests on their way each send what a Monitor sends for 35 features of 50 cells, 982 bytes a
-point, over gRPC without compression, on the same cores. Points of replicas follow one another and are cut into requests, as a
-collector cuts its batches. Each figure is of four seconds at full load, *at half* of four seconds with requests at half of
-that rate, each measured from when it was due. *A core*: points by second of the server's processor time, user and system.
-*Written*: bytes that it had the system write to the disk, by point. The processor runs with its defaults; what it
-acknowledges is synced and folded. At the end of each case its counters, and all cells of all counts in its directory, were
-those that had been acknowledged: none lost, none twice.
+Two client processes with 16 requests on their way each send what a Monitor sends for 35 features of 50 cells, 982 bytes
+a point, over gRPC without compression, on the same cores. Points of replicas follow one another and are cut into
+requests, as a collector cuts its batches. Each figure is of four seconds at full load, *at half* of four seconds with
+requests at half of that rate, each measured from when it was due. *A core*: points by second of the server's processor
+time, user and system. *Written*: bytes that it had the system write to the disk, by point. The processor runs with its
+defaults; what it acknowledges is synced and folded. At the end of each case its counters, and all cells of all counts
+in its directory, were those that had been acknowledged: none lost, none twice.
 
-The collector: `otlp` to `otlp_grpc` with its `sending_queue` on `file_storage`, to a process that counts and answers at once.
-*batch*: the `batch` processor before it and everything else at its defaults (no fsync; no compression). It acknowledges
-what is in memory. *agent.yaml*: [as we recommend it](../collector-config/agent.yaml): without the batch processor, fsync,
-batches made of what is on the disk, gzip. Its rate and processor time are those until all was delivered; {lost:,} of the
-points it had acknowledged were not. It neither decodes histograms nor keeps counts, and the processor does not send on.
+The collector: `otlp` to `otlp_grpc` with its `sending_queue` on `file_storage`, to a process that counts and answers at
+once. *batch*: the `batch` processor before it and everything else at its defaults (no fsync), but no compression. It
+acknowledges what is in memory. *agent.yaml*: [as we recommend it](../collector-config/agent.yaml): without the batch
+processor, fsync, batches made of what is on the disk, gzip. Its rate and processor time are those until all was
+delivered; {lost:,} of the points it had acknowledged were not. It neither decodes histograms nor keeps counts, and the
+processor does not send on.
 
 {loads}
 """
@@ -180,8 +185,9 @@ def _tell_memory(cases: dict[str, Figures]) -> str:
     said = ""
     if windows := cases.get("windows"):
         said = (
-            f"\nThe windows of a model come on top, however many replicas it has: {windows['bytes_per_model'] / 1e6:.1f} MB for "
-            f"35 features of 50 cells over {windows['minutes'] // 60} hours, measured with {windows['models']} models.\n"
+            "\nThe windows of a model come on top, however many replicas it has: "
+            f"{windows['bytes_per_model'] / 1e6:.1f} MB for 35 features of 50 cells over {windows['minutes'] // 60} "
+            f"hours, measured with {windows['models']} models.\n"
         )
     head = ["5,000 replicas", "streams", "bytes a stream", "checkpoint, MB", "folding stands still, ms"]
     return f"## Memory and checkpoints\n\n{table(head, rows)}\n{said}"
@@ -190,9 +196,9 @@ def _tell_memory(cases: dict[str, Figures]) -> str:
 def _tell_start(cases: dict[str, Figures]) -> str:
     case = cases["start"]
     return (
-        f"## Start after kill -9\n\nA journal of {case['points']:,} points of which no checkpoint holds anything is folded in "
-        f"{case['replay_s']:.1f} s, {case['points_per_s']:,} points a second, beside the {case['empty_s']:.1f} s of a start with "
-        "nothing. The default checkpoints keep the journal below 64 MiB, 68,000 of these points.\n"
+        f"## Start after kill -9\n\nA journal of {case['points']:,} points of which no checkpoint holds anything is "
+        f"folded in {case['replay_s']:.1f} s, {case['points_per_s']:,} points a second, beside the "
+        f"{case['empty_s']:.1f} s of a start with nothing.\n"
     )
 
 
@@ -201,18 +207,16 @@ def _tell_evaluation(cases: dict[str, Figures]) -> str:
     return (
         f"## Evaluation\n\n{case['models']:,} models of 35 features, each with its profile, evaluated without pause "
         f"({case['evaluation_s']:.1f} s each time): {case['points_per_s']:,} points a second are taken in, p50 and p99 "
-        f"{case['p50_ms']:.0f} and {case['p99_ms']:.0f} ms; at half of that, {case['half']['p50_ms']:.0f} and "
-        f"{case['half']['p99_ms']:.0f} ms.\n"
+        f"{show_waits(case)} ms; at half of that, {show_waits(case['half'])} ms.\n"
     )
 
 
 def _tell_noise(cases: dict[str, Figures]) -> str:
     case = cases["noise"]
-    alone, beside = case["quiet_alone"], case["quiet_beside"]
     return (
-        f"## A noisy model beside a quiet one\n\nThe quiet one sends 20 requests a second: p50 and p99 {alone['p50_ms']:.0f} and "
-        f"{alone['p99_ms']:.0f} ms alone, {beside['p50_ms']:.0f} and {beside['p99_ms']:.0f} ms beside a model that sends as "
-        f"fast as it can ({case['noisy_points_per_s']:,} points a second).\n"
+        "## A noisy model beside a quiet one\n\nThe quiet one sends 20 requests a second: p50 and p99 "
+        f"{show_waits(case['quiet_alone'])} ms alone, {show_waits(case['quiet_beside'])} ms beside a model that sends "
+        f"as fast as it can ({case['noisy_points_per_s']:,} points a second).\n"
     )
 
 

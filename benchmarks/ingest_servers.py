@@ -18,12 +18,17 @@ from pathlib import Path
 
 import numpy as np
 from ingest_client import Load, Phase, Sent, join, serve, sink
+from otel_mlmon_processor.exporters.prometheus import prometheus_name
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from otel_mlmon import semconv
 
 ROOT = Path(__file__).resolve().parent.parent
 SPAWN = multiprocessing.get_context("spawn")
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
+OWN = prometheus_name(semconv.METRIC_MLMON_PROCESSOR_RECEIVED).removesuffix("received")
 SETTINGS = """
 evaluate: {{interval: {evaluate}s}}
 checkpoint: {{age: {age}s, size: {size}}}
@@ -140,16 +145,22 @@ class Processor(Server):
         command += ["--listen", self.target, "--listen-http", f"127.0.0.1:{free_port()}", "--http", http]
         super().__init__(command, f"http://{http}/readyz", folder / "processor.log")
 
-    def samples(self) -> dict[str, float]:
-        """Of the processor's own health, by name and the values of the labels; the models' are passed over."""
-        text = urllib.request.urlopen(self._metrics, timeout=120).read().decode()
-        own = "\n".join(line for line in text.splitlines() if line.startswith(("mlmon_processor", "# ")))
-        return {
-            " ".join([sample.name, *sample.labels.values()]): sample.value
-            for family in text_string_to_metric_families(own)
-            for sample in family.samples
-            if sample.name.startswith("mlmon_processor")
-        }
+    def samples(self) -> list[Sample]:
+        """Of the processor's own health; the models' are passed over."""
+        text = urllib.request.urlopen(self._metrics, timeout=600).read().decode()
+        own = "\n".join(line for line in text.splitlines() if line.startswith((OWN, f"# TYPE {OWN}")))
+        return [sample for family in text_string_to_metric_families(own) for sample in family.samples]
+
+    def await_evaluation(self) -> None:
+        """Until one that began after now has ended."""
+        for _ in range(2):
+            before = self._evaluated()
+            while self._evaluated() == before:
+                time.sleep(0.1)
+
+    def _evaluated(self) -> float:
+        name = prometheus_name(semconv.METRIC_MLMON_PROCESSOR_EVALUATION_END)
+        return next(sample.value for sample in self.samples() if sample.name == name)
 
 
 class Sink:
