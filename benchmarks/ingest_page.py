@@ -158,7 +158,7 @@ TEXT = """# How much the processor takes in
 
 Two client processes with 16 requests on their way each send what a Monitor sends for 35 features of 50 cells, 982 bytes
 a point, over gRPC without compression, on the same cores. Points of replicas follow one another and are cut into
-requests, as a collector cuts its batches. Each figure is of four seconds at full load, *at half* of four seconds with
+requests, as a collector cuts its batches. Each figure is of three seconds at full load, *at half* of three seconds with
 requests at half of that rate, each measured from when it was due. *A core*: points by second of the server's processor
 time, user and system. *Written*: bytes that it had the system write to the disk, by point. The processor runs with its
 defaults; what it acknowledges is synced and folded. At the end of each case its counters, and all cells of all counts
