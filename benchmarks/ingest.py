@@ -27,7 +27,7 @@ from typing import Any
 
 import grpc
 import numpy as np
-from ingest_client import DIGEST, INCARNATION, INSTANCE, MODEL, Load, Names, Phase, Requests, join
+from ingest_client import DIGEST, INCARNATION, INSTANCE, MODEL, Load, Names, Phase, Requests, join, mark_times
 from ingest_page import draw_picture, render
 from ingest_servers import BATCH, ROOT, Clients, Collector, Processor, Server, Sink
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
@@ -124,6 +124,18 @@ def make_histograms() -> bytes:
     assert [len(metric.histogram.data_points) for metric in metrics] == [FEATURES]
     assert {len(point.bucket_counts) for point in metrics[0].histogram.data_points} == {CELLS}
     return request.SerializeToString()
+
+
+@cache
+def make_whole() -> tuple[bytes, int]:
+    """The same with all that is sent, and how many points that are."""
+    request, points = ExportMetricsServiceRequest(), 0
+    request.CopyFrom(make_export())
+    for metric in request.resource_metrics[0].scope_metrics[0].metrics:
+        held = getattr(metric, metric.WhichOneof("data")).data_points
+        mark_times(held)
+        points += len(held)
+    return request.SerializeToString(), points
 
 
 @cache
@@ -238,18 +250,26 @@ def clock(server: Server, clients: Clients, *phases: Phase, drain: Callable[[], 
     }
 
 
-def check(processor: Processor, clients: Clients, *, restarted: bool = False) -> list[Sample]:
+def check(processor: Processor, clients: Clients, *, restarted: bool = False, points: int = FEATURES) -> list[Sample]:
     """All that was acknowledged is there, once: in the counters, which are returned, and after the end on the disk.
+
+    Args:
+        processor: it is stopped.
+        clients: that sent.
+        restarted: so that its counters began anew.
+        points: that are sent with those of 35 features.
 
     Raises:
         AssertionError: it is not.
     """
     samples = processor.samples()
-    acknowledged = int(clients.by_feature.sum())
+    acknowledged = int(clients.by_feature.sum()) * points // FEATURES
     received = find_sum(samples, semconv.METRIC_MLMON_PROCESSOR_RECEIVED, semconv.MonSignal.METRICS)
     assert restarted or received == acknowledged, f"{received:,} points received, {acknowledged:,} acknowledged"
-    for metric in (semconv.METRIC_MLMON_PROCESSOR_DUPLICATES, semconv.METRIC_MLMON_PROCESSOR_DROPPED):
-        assert not find_sum(samples, metric), f"{metric.name}: {find_sum(samples, metric):,}"
+    duplicates = find_sum(samples, semconv.METRIC_MLMON_PROCESSOR_DUPLICATES)
+    dropped, unused = (find_sum(samples, semconv.METRIC_MLMON_PROCESSOR_DROPPED, why) for why in ("", "unused"))
+    assert not duplicates, f"{duplicates:,} points were taken for duplicates"
+    assert dropped == unused, f"{dropped - unused:,} points were dropped"  # the age of the profile is not used
     processor.stop()
     check_cells(processor.data, clients)
     return samples
@@ -274,7 +294,8 @@ def check_cells(data: Path, clients: Clients) -> None:
     ingest = Ingest(data, parse=recognize)
     try:
         for view in ingest.views():
-            for variable, counts in view.totals.items():
+            features = [(variable, counts) for variable, counts in view.totals.items() if variable.role == "feature"]
+            for variable, counts in features:
                 held[variable.name] = held.get(variable.name, 0) + counts.cells
     finally:
         ingest.close()
@@ -295,17 +316,23 @@ class Scale:
     share: float = 1.0
 
 
-def measure_processor(points: int, replicas: int, cumulative: bool, scale: Scale) -> Figures:
-    """At full load, and at half of it."""
+def measure_processor(points: int, replicas: int, cumulative: bool, scale: Scale, *, whole: bool = False) -> Figures:
+    """At full load, and at half of it. Many streams are measured for longer, as a checkpoint of them is long."""
+    if replicas > 1000:
+        scale = replace(scale, phase=4 * scale.phase)
+    loads, sent = make_loads(points, replicas, cumulative=cumulative), FEATURES
+    if whole:
+        body, sent = make_whole()
+        loads = [replace(load, whole=body) for load in loads]
     with work_in() as folder, running(Processor(folder)) as server:
         send_profiles(server.target, 1)
-        with sending(server, make_loads(points, replicas, cumulative=cumulative)) as clients:
+        with sending(server, loads) as clients:
             clients.run(Phase())
             clients.run(Phase(scale.warm))
             full = clock(server, clients, Phase(scale.phase))
             half = clock(server, clients, halve(full, scale, len(clients)))
-            check(server, clients)
-    return {**full, "half": half}
+            check(server, clients, points=sent)
+    return {**full, "half": half, "sent": sent}
 
 
 def halve(full: Figures, scale: Scale, clients: int) -> Phase:
@@ -519,6 +546,7 @@ def list_cases() -> dict[str, Case]:
             name = f"{server}, {points} points, {replicas} replicas, {'cumulative' if cumulative else 'delta'}"
             measure = measure_processor if server == "processor" else partial(measure_collector, server)
             found[name] = partial(measure, points, replicas, cumulative)
+    found["whole"] = partial(measure_processor, FEATURES, 100, False, whole=True)
     found["memory, delta"] = partial(measure_memory, False)
     found["memory, cumulative"] = partial(measure_memory, True)
     found["windows"] = measure_windows

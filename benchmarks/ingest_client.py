@@ -6,11 +6,11 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
@@ -28,6 +28,7 @@ AGAIN = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
 # Of the same length as what takes their places.
 INSTANCE, INCARNATION, MODEL, DIGEST = "replica-#####", "################", "model-####", "%%%%%%%%%%%%%%%%"
 _MARK = 0x1122334455667788  # a time
+START, END = struct.pack("<Q", _MARK), struct.pack("<Q", _MARK + 1)
 
 
 class Names(NamedTuple):
@@ -43,8 +44,9 @@ class Load:
 
     Args:
         export: an OTLP request with the feature histograms of one replica, all of one length, with the names above.
-        points: of a request. The points of all replicas follow one another and are cut into requests, as a collector
-            cuts its batches.
+        whole: an OTLP request with all that one replica sends, instead of those; deltas.
+        points: of features in a request. The points of all replicas follow one another and are cut into requests, as a
+            collector cuts its batches.
         replicas: their numbers; those of a model are those that leave the same remainder.
         cumulative: counts that grow, else deltas.
         models: what is served.
@@ -58,8 +60,15 @@ class Load:
     cumulative: bool
     models: tuple[Names, ...]
     flight: int = 16
+    whole: bytes = b""
     step: float = 0.0
     back: float = 0.0
+
+
+def mark_times(points: Iterable[Any]) -> None:
+    """Put START and END where a client puts its times."""
+    for point in points:
+        point.start_time_unix_nano, point.time_unix_nano = _MARK, _MARK + 1
 
 
 class Piece:
@@ -74,8 +83,7 @@ class Piece:
         )
         points = histogram.data_points
         del points[last:], points[:first]
-        for point in points:
-            point.start_time_unix_nano, point.time_unix_nano = _MARK, _MARK + 1
+        mark_times(points)
         plain = request.SerializeToString()
         one = points[0].SerializeToString()
         self._grows = load.cumulative
@@ -84,10 +92,7 @@ class Piece:
         self._begin, self._width = plain.index(one), len(one) + 3  # tag and length of the next
         self._end = self._begin + len(points) * self._width
         assert {point.ByteSize() for point in points} == {len(one)}, "all points have the same length"
-        self._places = [
-            (one.index(mark), len(mark))
-            for mark in (struct.pack("<Q", _MARK), struct.pack("<Q", _MARK + 1), MODEL.encode(), DIGEST.encode())
-        ]
+        self._places = [(one.index(mark), len(mark)) for mark in (START, END, MODEL.encode(), DIGEST.encode())]
         counts = np.array([point.bucket_counts for point in points], "<u8")
         numbers = np.array([[point.count] for point in points], "<u8")
         sums = np.array([[point.sum] for point in points], "<f8")
@@ -111,6 +116,28 @@ class Piece:
         return data[:-3].tobytes()
 
 
+class Whole:
+    """All points of one replica, as a request; slower than a Piece, and for points of any kind."""
+
+    def __init__(self, load: Load) -> None:
+        self._blank = load.whole
+
+    def fill(self, instance: int, names: Names, start: int, end: int, times: int) -> bytes:
+        """The request of a replica; its counts are the same each time."""
+        del times
+        body = self._blank
+        for mark, value in (
+            (INSTANCE.encode(), f"replica-{instance:05}".encode()),
+            (INCARNATION.encode(), f"{instance:016x}".encode()),
+            (MODEL.encode(), names.model.encode()),
+            (DIGEST.encode(), names.digest.encode()),
+            (START, struct.pack("<Q", start)),
+            (END, struct.pack("<Q", end)),
+        ):
+            body = body.replace(mark, value)
+        return body
+
+
 class Requests:
     """The requests of some replicas, one after the other, without end."""
 
@@ -118,7 +145,9 @@ class Requests:
         self._load, self._replicas = load, replicas
         export = ExportMetricsServiceRequest.FromString(load.export)
         self.features = len(export.resource_metrics[0].scope_metrics[0].metrics[0].histogram.data_points)
-        self._pieces: dict[tuple[int, int], Piece] = {}
+        self._pieces: dict[tuple[int, int], Piece | Whole] = {}
+        if load.whole:
+            self._pieces[0, self.features] = Whole(load)
         self._points = self._walk()
         self.round = -(-len(replicas) * self.features // load.points)  # requests until all replicas have sent
 
