@@ -86,7 +86,11 @@ def list_reaches(cases: dict[str, Figures], long: Sequence[Figures]) -> list[Rea
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     align = ["---"] * left + ["--:"] * (len(head) - left)
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, align, *rows)).replace("| --- ", "|---")
+    return "\n".join([_line(head), f"|{'|'.join(align)}|", *map(_line, rows)])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def load_table(cases: dict[str, Figures]) -> str:
@@ -133,7 +137,7 @@ def render(document: Figures) -> str:
             date=document["date"],
             disk=document["disk"],
             rounds=max((len(found) for found in document["rounds"].values()), default=0),
-            reaches=table(["reach", "wanted", "measured", ""], reaches),
+            reaches=table(["reach", "wanted", "measured", ""], reaches, 4),
             loads=load_table(cases),
             lost=sum(case.get("lost", 0) for _, case in list_loads(cases)),
         )
@@ -156,9 +160,11 @@ def render(document: Figures) -> str:
 
 TEXT = """# How much the processor takes in
 
-`make bench-ingest`, {date}: {machine}, {disk}. Medians of {rounds} rounds. ![figures](ingest.png)
+`make bench-ingest`, {date}: {machine}, {disk}. Medians of {rounds} rounds.
 
 {reaches}
+
+![points by second of processor time, and waiting](ingest.png)
 
 ## Loads
 
@@ -174,8 +180,8 @@ The collector: `otlp` to `otlp_grpc` with its `sending_queue` on `file_storage`,
 once. *batch*: the `batch` processor before it and everything else at its defaults (no fsync), but no compression. It
 acknowledges what is in memory. *agent.yaml*: [as we recommend it](../collector-config/agent.yaml): without the batch
 processor, fsync, batches made of what is on the disk, gzip. Its rate and processor time are those until all was
-delivered; {lost:,} of the points it had acknowledged were not. It neither decodes histograms nor keeps counts, and the
-processor does not send on.
+delivered; {lost:,} of the points it had acknowledged were not. What either deletes before the system has written it is
+never written. It neither decodes histograms nor keeps counts, and the processor does not send on.
 
 {loads}
 """
@@ -185,8 +191,8 @@ def _tell_whole(cases: dict[str, Figures]) -> str:
     case = cases["whole"]
     return (
         f"With all that a Monitor sends for them, {case['sent']} points, 35 of them histograms of features, from 100 "
-        f"replicas: {case['points_per_s']:,} points of features a second, {case['points_per_core']:,} a core, p50 and p99 "
-        f"{show_waits(case)} ms, at half of that {show_waits(case['half'])} ms.\n"
+        f"replicas: {case['points_per_s']:,} points of features a second, {case['points_per_core']:,} a core, p50 and "
+        f"p99 {show_waits(case)} ms, at half of that {show_waits(case['half'])} ms.\n"
     )
 
 

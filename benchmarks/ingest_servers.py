@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ingest_client import Load, Phase, Sent, join, serve, sink
+from ingest_bodies import Load
+from ingest_client import Phase, Sent, join, serve, sink
 from otel_mlmon_processor.exporters.prometheus import prometheus_name
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample

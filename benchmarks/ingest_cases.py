@@ -1,0 +1,346 @@
+"""The cases of ingest.py: a server on a fresh folder, clients, what was measured, and whether all is counted once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ingest_bodies import Load, Requests
+from ingest_client import Phase, join
+from ingest_model import FEATURES, make_histograms, make_loads, make_whole, recognize, send_profiles
+from ingest_servers import BATCH, ROOT, Clients, Collector, Processor, Server, Sink
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from otel_mlmon_processor.exporters.prometheus import prometheus_name
+from otel_mlmon_processor.ingest import Ingest
+from prometheus_client.samples import Sample
+
+from otel_mlmon import semconv
+
+NOTHING = Phase(seconds=1e-9)  # to send
+NEVER = {"age": 86_400.0, "size": 1 << 40}  # a checkpoint
+Figures = dict[str, Any]
+
+
+@contextlib.contextmanager
+def work_in() -> Iterator[Path]:
+    """A folder on the disk of this tree, removed afterwards."""
+    (ROOT / ".bench").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="ingest-", dir=ROOT / ".bench") as folder:
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def sending(server: Server, loads: Sequence[Load]) -> Iterator[Clients]:
+    clients = Clients(server.target, loads)
+    try:
+        yield clients
+    finally:
+        clients.close()
+
+
+@contextlib.contextmanager
+def running(server: Server) -> Iterator[Any]:
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def in_ms(seconds: np.ndarray) -> Figures:
+    return {f"p{q}_ms": round(1e3 * float(np.percentile(seconds, q)), 2) for q in (50, 99)}
+
+
+def clock(server: Server, clients: Clients, *phases: Phase, drain: Callable[[], None] = lambda: None) -> Figures:
+    """A phase, and what it took of the machine; of the server also until `drain` returns."""
+    before = server.usage()
+    sent = join(clients.run(*phases))
+    drain()
+    ended, after = time.monotonic(), server.usage()
+    points, wall = int(sent.points.sum()), sent.ended - sent.began
+    cpu = after.cpu - before.cpu
+    return {
+        "points": points,
+        "requests": sent.requests,
+        "points_per_s": round(points / wall),
+        "drained_per_s": round(points / (ended - sent.began)),
+        "points_per_core": round(points / cpu),
+        "cores": round(cpu / (ended - sent.began), 2),
+        "client_cores": round(sent.cpu / wall, 2),
+        **in_ms(sent.seconds),
+        "pause_ms": round(1e3 * float(np.diff(np.sort(sent.done)).max(initial=0)), 1),
+        "written_per_point": round((after.written - before.written) / points),
+        "written_mb_per_s": round((after.written - before.written) / (ended - sent.began) / 1e6, 1),
+        "rss_mb": round(after.rss / 1e6, 1),
+        "refused": dict(sent.refused),
+    }
+
+
+def check(processor: Processor, clients: Clients, *, restarted: bool = False, points: int = FEATURES) -> list[Sample]:
+    """All that was acknowledged is there, once: in the counters, which are returned, and after the end on the disk.
+
+    Args:
+        processor: it is stopped.
+        clients: that sent.
+        restarted: so that its counters began anew.
+        points: that are sent with those of 35 features.
+
+    Raises:
+        AssertionError: it is not.
+    """
+    samples = processor.samples()
+    acknowledged = int(clients.by_feature.sum()) * points // FEATURES
+    received = find_sum(samples, semconv.METRIC_MLMON_PROCESSOR_RECEIVED, semconv.MonSignal.METRICS)
+    assert restarted or received == acknowledged, f"{received:,} points received, {acknowledged:,} acknowledged"
+    duplicates = find_sum(samples, semconv.METRIC_MLMON_PROCESSOR_DUPLICATES)
+    dropped, unused = (find_sum(samples, semconv.METRIC_MLMON_PROCESSOR_DROPPED, why) for why in ("", "unused"))
+    assert not duplicates, f"{duplicates:,} points were taken for duplicates"
+    assert dropped == unused, f"{dropped - unused:,} points were dropped"  # the age of the profile is not used
+    processor.stop()
+    check_cells(processor.data, clients)
+    return samples
+
+
+def find_sum(samples: Sequence[Sample], metric: semconv.Metric, label: str = "") -> float:
+    """Of the samples of a metric, those with a value of a label alone."""
+    names = {prometheus_name(metric), f"{prometheus_name(metric)}_total"}
+    return sum(s.value for s in samples if s.name in names and (not label or label in s.labels.values()))
+
+
+def check_cells(data: Path, clients: Clients) -> None:
+    """Each point adds the same counts, whether as a delta or to a total; so many of them are in all cells."""
+    export = ExportMetricsServiceRequest.FromString(make_histograms())
+    points = export.resource_metrics[0].scope_metrics[0].metrics[0].histogram.data_points
+    expected = {
+        next(pair.value.string_value for pair in point.attributes if pair.key == semconv.ML_FEATURE_NAME): times
+        * np.array(point.bucket_counts)
+        for point, times in zip(points, clients.by_feature, strict=True)
+    }
+    held: dict[str, np.ndarray] = {}
+    ingest = Ingest(data, parse=recognize)
+    try:
+        for view in ingest.views():
+            features = [(variable, counts) for variable, counts in view.totals.items() if variable.role == "feature"]
+            for variable, counts in features:
+                held[variable.name] = held.get(variable.name, 0) + counts.cells
+    finally:
+        ingest.close()
+    assert held.keys() == expected.keys()
+    for name, cells in expected.items():
+        assert np.array_equal(held[name], cells), f"{name}: {held[name].sum():,} values counted, not {cells.sum():,}"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How long things take: s of a phase, s of warming up, and a share of what else is large."""
+
+    phase: float = 3.0
+    warm: float = 1.5
+    share: float = 1.0
+
+
+def measure_processor(points: int, replicas: int, cumulative: bool, scale: Scale, *, whole: bool = False) -> Figures:
+    """At full load, and at half of it. Many streams are measured for longer, as a checkpoint of them is long."""
+    if replicas > 1000:
+        scale = replace(scale, phase=4 * scale.phase)
+    loads, sent = make_loads(points, replicas, cumulative=cumulative), FEATURES
+    if whole:
+        body, sent = make_whole()
+        loads = [replace(load, whole=body) for load in loads]
+    with work_in() as folder, running(Processor(folder)) as server:
+        send_profiles(server.target, 1)
+        with sending(server, loads) as clients:
+            clients.run(Phase())
+            clients.run(Phase(scale.warm))
+            full = clock(server, clients, Phase(scale.phase))
+            half = clock(server, clients, halve(full, scale, len(clients)))
+            check(server, clients, points=sent)
+    return {**full, "half": half, "sent": sent}
+
+
+def halve(full: Figures, scale: Scale, clients: int) -> Phase:
+    """Half of the requests a second."""
+    rate = full["points_per_s"] * full["requests"] / full["points"]
+    return Phase(scale.phase, rate=rate / 2 / clients)
+
+
+def measure_collector(config: str, points: int, replicas: int, cumulative: bool, scale: Scale) -> Figures:
+    """The same of the collector; what it acknowledged must come out of it."""
+    with work_in() as folder:
+        sink = Sink()
+        path = ROOT / "collector-config" / "agent.yaml"
+        if config == "batch":
+            path = folder / "batch.yaml"
+            path.write_text(BATCH)
+        try:
+            loads = make_loads(points, replicas, cumulative=cumulative)
+            with running(Collector(folder, path, sink)) as server, sending(server, loads) as clients:
+                drain = partial(await_all, sink, clients)
+                clients.run(Phase())
+                clients.run(Phase(scale.warm))
+                drain()
+                full = clock(server, clients, Phase(scale.phase), drain=drain)
+                half = clock(server, clients, halve(full, scale, len(clients)), drain=drain)
+                lost = int(clients.by_feature.sum()) - sink.points()
+        finally:
+            sink.close()
+    return {**full, "half": half, "lost": lost}
+
+
+def await_all(sink: Sink, clients: Clients, patience: float = 5.0) -> None:
+    """Until the sink has all that was acknowledged, or nothing came for so long."""
+    before, since = -1, time.monotonic()
+    while (now := sink.points()) < int(clients.by_feature.sum()):
+        if now != before:
+            before, since = now, time.monotonic()
+        elif time.monotonic() > since + patience:
+            return
+        time.sleep(0.02)
+
+
+def measure_evaluation(scale: Scale) -> Figures:
+    """Acknowledgements while 1,000 models are evaluated, one evaluation after the other."""
+    models, longer = int(1000 * scale.share), replace(scale, phase=6 * scale.phase)
+    with work_in() as folder, running(Processor(folder, evaluate=1.0)) as server:
+        send_profiles(server.target, models)
+        with sending(server, make_loads(FEATURES, models, models=models)) as clients:
+            clients.run(Phase())
+            clients.run(Phase(scale.warm))
+            full = clock(server, clients, Phase(longer.phase))
+            half = clock(server, clients, halve(full, longer, len(clients)))
+            samples = check(server, clients)
+    took = find_sum(samples, semconv.METRIC_MLMON_PROCESSOR_EVALUATION_DURATION)
+    return {**full, "half": half, "models": models, "evaluation_s": round(took, 2)}
+
+
+def measure_noise(scale: Scale) -> Figures:
+    """One request of a quiet model every 50 ms, alone and beside a noisy model that sends as fast as it can."""
+    with work_in() as folder, running(Processor(folder)) as server:
+        send_profiles(server.target, 2)
+        noisy, quiet = make_loads(FEATURES, 200, models=2)  # even numbers, odd numbers
+        with sending(server, [noisy, noisy_too(noisy), replace(quiet, replicas=range(1, 3, 2))]) as clients:
+            clients.run(Phase())
+            *_, alone = clients.run(NOTHING, NOTHING, Phase(scale.phase, rate=20.0))
+            *others, beside = clients.run(Phase(scale.phase), Phase(scale.phase), Phase(scale.phase, rate=20.0))
+            check(server, clients)
+    noise = join(others)
+    return {
+        "noisy_points_per_s": round(int(noise.points.sum()) / (noise.ended - noise.began)),
+        "quiet_alone": in_ms(alone.seconds),
+        "quiet_beside": in_ms(beside.seconds),
+        "noisy": in_ms(noise.seconds),
+    }
+
+
+def noisy_too(load: Load) -> Load:
+    """Other replicas of the same model."""
+    return replace(load, replicas=range(load.replicas.start + 1000, load.replicas.stop + 1000, load.replicas.step))
+
+
+def measure_start(scale: Scale) -> Figures:
+    """What a start takes after kill -9 with a journal of which no checkpoint holds anything."""
+    empty = [measure_empty() for _ in range(3)]
+    with work_in() as folder:
+        with running(Processor(folder, **NEVER)) as server:
+            send_profiles(server.target, 1)
+            with sending(server, make_loads(FEATURES, 100)) as clients:
+                clients.run(Phase(10 * scale.share))
+        with running(Processor(folder, **NEVER)) as server:
+            took, used = np.array([server.startup, server.usage().cpu]) - np.median(empty, axis=0)
+            check(server, clients, restarted=True)
+    points = int(clients.by_feature.sum())
+    return {
+        "points": points,
+        "empty_s": round(float(np.median(empty, axis=0)[0]), 2),
+        "replay_s": round(float(took), 2),
+        "points_per_s": round(points / took),
+        "points_per_core": round(points / used),
+    }
+
+
+def measure_empty() -> tuple[float, float]:
+    """A start with nothing: s, and s of processor time."""
+    with work_in() as folder, running(Processor(folder, **NEVER)) as server:
+        return server.startup, server.usage().cpu
+
+
+def measure_memory(cumulative: bool, scale: Scale) -> Figures:
+    """Memory of a stream: that of 5,000 replicas, without that of 100. And a checkpoint of them, by hand."""
+    few, many = 100, int(5000 * scale.share)
+    with work_in() as folder, running(Processor(folder, **NEVER)) as server:
+        send_profiles(server.target, 1)
+        (load,) = make_loads(FEATURES, few, cumulative=cumulative, clients=1)
+        with sending(server, [load, replace(load, replicas=range(few, many))]) as clients:
+            clients.run(Phase(requests=200), NOTHING)
+            server.await_evaluation()
+            before = server.usage().rss
+            for _ in range(3):
+                clients.run(NOTHING, Phase())
+            server.await_evaluation()
+            after = server.usage().rss
+            check(server, clients)
+        checkpoints = measure_checkpoint(server.data, load)
+    return {
+        "streams": (many - few) * FEATURES,
+        "bytes_per_stream": round((after - before) / (many - few) / FEATURES),
+        **checkpoints,
+    }
+
+
+def measure_checkpoint(data: Path, load: Load, rounds: int = 3) -> Figures:
+    """How long folding stands still for a checkpoint of what is in a directory."""
+    bodies = Requests(load, range(90_000, 90_001)).make()
+    ingest = Ingest(data)
+    seconds = []
+    try:
+        for _ in range(rounds):
+            ingest.submit(semconv.MonSignal.METRICS, next(bodies)[0])
+            began = time.perf_counter()
+            ingest.checkpoint()
+            seconds.append(time.perf_counter() - began)
+    finally:
+        ingest.close()
+    with contextlib.closing(sqlite3.connect(data / "mlmon.db")) as database:
+        (size,) = database.execute("SELECT length(body) FROM checkpoint").fetchone()
+    return {"checkpoint_ms": round(1e3 * float(np.median(seconds))), "checkpoint_mb": round(size / 1e6, 1)}
+
+
+def measure_windows(scale: Scale) -> Figures:
+    """Memory of the windows of a model: 50 models over five hours of event time, without that of the first minutes."""
+    models, minutes = int(50 * scale.share), 300
+    with work_in() as folder, running(Processor(folder, **NEVER)) as server:
+        (load,) = make_loads(FEATURES, models, models=models, clients=1)
+        load = replace(load, step=60.0, back=60.0 * (minutes + 5), flight=models)
+        with sending(server, [load]) as clients:
+            clients.run(Phase(requests=3))
+            server.await_evaluation()
+            before = server.usage().rss
+            clients.run(Phase(requests=minutes - 3))
+            server.await_evaluation()
+            after = server.usage().rss
+            check(server, clients)
+    return {"models": models, "minutes": minutes, "bytes_per_model": round((after - before) / models)}
+
+
+def run_long(requests: int) -> list[Figures]:
+    """Figures of each tenth of many requests to one processor."""
+    found = []
+    with work_in() as folder, running(Processor(folder)) as server:
+        send_profiles(server.target, 1)
+        loads = make_loads(FEATURES, 1000)
+        with sending(server, loads) as clients:
+            clients.run(Phase())
+            for _ in range(10):
+                each = requests // 10 // sum(load.flight for load in loads)
+                found.append(clock(server, clients, Phase(requests=each)))
+                print(json.dumps(found[-1]), flush=True)
+            check(server, clients)
+    return found
