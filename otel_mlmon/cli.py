@@ -16,6 +16,7 @@ SUMMARIES: Final = {
     "profile": "build, show, merge and compare profiles of training data",
     "compare": "tell what has changed from one file or profile to another",
     "processor": "receive OTLP, compare models with their profiles, expose the verdict to Prometheus",
+    "reference": "show, freeze, reset or roll what was learnt from production",
     "status": "show models, what has changed, and by how much",
     "store": "check, back up and compact the data directory of a processor",
 }
@@ -23,6 +24,7 @@ EXTRAS: Final = {
     "compare": "compare",
     "profile": "profile",
     "processor": "processor",
+    "reference": "processor",
     "status": "processor",
     "store": "processor",
 }

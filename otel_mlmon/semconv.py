@@ -238,6 +238,18 @@ METRIC_ML_ALARM_LEARNING: Final = Metric(
     "{flag}",
     "1 while what is normal is being learnt from production, 0 once it is known.",
 )
+METRIC_ML_ALARM_LEARNT: Final = Metric(
+    "ml.alarm.learnt",
+    "gauge",
+    "d",
+    "Days of production that what is normal has been learnt from, 0 where the profile says it; from 7 on it is known.",
+)
+METRIC_ML_ALARM_REFUSED: Final = Metric(
+    "ml.alarm.refused",
+    "gauge",
+    "{flag}",
+    "1 where what is normal is not learnt for want of memory; then there is no budget.",
+)
 METRIC_ML_DRIFT_TOLERANCE: Final = Metric(
     "ml.drift.tolerance",
     "gauge",

@@ -15,7 +15,7 @@ from otel_mlmon_processor.pack import PackError, pack, unpack
 
 _LOG = logging.getLogger(__name__)
 FILE: Final = "alarms.state"
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 class AlarmStore:
@@ -27,18 +27,29 @@ class AlarmStore:
     def load(self) -> dict[str, Any]:
         """What was saved, by name; nothing where there is no file. A file that cannot be read is put aside."""
         try:
+            return self.read()
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            aside = self._path.with_suffix(".broken")
+            self._path.replace(aside)
+            _LOG.error("the alarms' state cannot be read (%s); it is now %s, and alarms begin anew", error, aside)
+        return {}
+
+    def read(self) -> dict[str, Any]:
+        """What was saved, by name.
+
+        Raises:
+            OSError: there is no file, or it cannot be read.
+            ValueError: it is damaged, or of another version.
+        """
+        try:
             found = unpack(self._path.read_bytes())
             if found["version"] == VERSION:
                 return dict(found["models"])
-            reason = f"version {found['version']}, and {VERSION} is known"
-        except FileNotFoundError:
-            return {}
-        except (PackError, KeyError, TypeError) as error:
-            reason = str(error)
-        aside = self._path.with_suffix(".broken")
-        self._path.replace(aside)
-        _LOG.error("the alarms' state cannot be read (%s); it is now %s, and alarms begin anew", reason, aside)
-        return {}
+        except (KeyError, TypeError) as error:
+            raise PackError(str(error)) from error
+        raise ValueError(f"version {found['version']}, and {VERSION} is known")
 
     def save(self, models: Mapping[str, Any]) -> None:
         """Write it, synced."""

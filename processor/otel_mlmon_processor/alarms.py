@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.numerics.binning import OTHER, NumericAxis
+from otel_mlmon.numerics.binning import NumericAxis
 from otel_mlmon.numerics.calibration import Calibration
 from otel_mlmon.numerics.scales import DAY, HOUR
 from otel_mlmon.numerics.windows import RATES, REASONS, condense
 from otel_mlmon.profile.document import Profile, Reference
-from otel_mlmon.profile.shape import cell_means
-from otel_mlmon_processor.core.alarm import Alarm, AlarmEvent, AlarmState, Phase, Suspect
+from otel_mlmon_processor.core.alarm import Alarm, AlarmEvent, AlarmState, Suspect
 from otel_mlmon_processor.core.budget import split_budget
 from otel_mlmon_processor.core.episodes import QUIET, Episode, Episodes, Event
-from otel_mlmon_processor.core.learning import Learning
 from otel_mlmon_processor.core.nulls import prepare_nulls
 from otel_mlmon_processor.core.scanner import Hit, Scanner
 from otel_mlmon_processor.core.slow import SlowDetector
-from otel_mlmon_processor.core.verdict import label_of
-from otel_mlmon_processor.core.words import Naming, say_episode, say_hit
+from otel_mlmon_processor.core.words import name_cells, say_episode, say_hit
 from otel_mlmon_processor.evaluate import cells_over, key_of
-from otel_mlmon_processor.windows import Counts, VariableCounts, VariableKey, Window
+from otel_mlmon_processor.learner import Learner, Reading
+from otel_mlmon_processor.learnt import middles
+from otel_mlmon_processor.pack import flatten, unflatten
+from otel_mlmon_processor.windows import VariableCounts, VariableKey, Window
 
-ALONE: Final = 0.95  # of a cell; then it is called by this one of its categories
 MINUTE: Final = 60.0  # seconds; the only length of a window for which it is known what is normal
 PERIOD: Final = 30 * DAY  # windows over which raised alarms are counted
 
@@ -54,10 +52,23 @@ class ModelAlarms:
     """Mutable state of the alarms of one model and profile; not thread-safe.
 
     What is normal comes from the profile's calibration; where it has none it is learnt from the windows.
+
+    Args:
+        profile: the reference, or what the survey of a model without one found.
+        settings: of the model.
+        grant: whether there is memory of so many bytes for what is learnt; what was granted before is given back.
+        surveyed: whether the reference is learnt, too.
     """
 
-    def __init__(self, profile: Profile, settings: AlarmSettings) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        profile: Profile,
+        settings: AlarmSettings,
+        *,
+        grant: Callable[[int], bool] = lambda _: True,
+        surveyed: bool = False,
+    ) -> None:
+        self._settings, self.survey = settings, profile if surveyed else None
         calibrated = [r for r in profile.references if r.calibration is not None]
         self._references: list[Reference] = calibrated or [r for r in profile.references if r.histogram.valid]
         self._keys = [key_of(reference) for reference in self._references]
@@ -66,8 +77,6 @@ class ModelAlarms:
         self._starts: list[NDArray[np.intp]] = [np.array(r.variable.decision) for r in self._references]
         self._width = max(map(len, self._starts), default=1)
         self._scanner: Scanner | None = None
-        self._learning: Learning | None = None
-        self._phase: Phase = "calibrated"
         muted = {
             self._places[key]: int(until // MINUTE)
             for name, until in settings.muted.items()
@@ -75,44 +84,70 @@ class ModelAlarms:
         }
         self._episodes = Episodes(muted)
         self._raised: list[int] = []
-        self._learnt: list[Calibration | None] = []
-        self._used: NDArray[np.intp] = np.zeros(0, np.intp)  # places of the variables that the scanner looks at
-        self._days = 0  # learnt when the scanner was made
+        self._known: list[Calibration | None] = []  # those that the scanner goes by
+        self._used: NDArray[np.intp] = np.zeros(0, np.intp)  # places of the variables that it looks at
+        self._learner: Learner | None = None
         self.next = -1  # window that is wanted next; -1: any
         if calibrated:
             self._scan([r.calibration for r in calibrated])
-        elif self._references:
-            self._learning = self._make_learning()
-            self._phase = self._learning.phase
-            self._episodes.quiet = 2 * HOUR  # which is judged by the hour
+        else:
+            self._learner = Learner(self._references, settings.budget, grant, self.survey)
+            self._scan([])
 
-    def _scan(self, calibrations: Sequence[Calibration | None]) -> None:
+    @property
+    def reference(self) -> Profile | None:
+        """What was learnt of a model without a profile."""
+        return self._learner.reference if self._learner is not None else None
+
+    @property
+    def granted(self) -> int:
+        """Bytes of memory."""
+        return self._learner.granted if self._learner is not None else 0
+
+    @property
+    def learner(self) -> Learner:
+        """What learns what is normal.
+
+        Raises:
+            ValueError: the profile says it.
+        """
+        if self._learner is None:
+            raise ValueError("its profile says what is normal, so nothing is learnt from production")
+        return self._learner
+
+    def freeze(self) -> None:
+        """Keep what is learnt as it is.
+
+        Raises:
+            ValueError: nothing is learnt here, or not yet enough.
+        """
+        self.learner.freeze(self.next)
+
+    def reset(self) -> None:
+        """Forget what is learnt, and learn anew.
+
+        Raises:
+            ValueError: nothing is learnt here.
+        """
+        self.learner.reset()
+        self._episodes.end()
+
+    def _scan(self, calibrations: list[Calibration | None]) -> None:
         """Look for alarms from now on, by these calibrations."""
-        before, self._learnt = self._scanner, list(calibrations)
+        before, self._known, self._scanner = self._scanner, calibrations, None
         used = np.array([place for place, c in enumerate(calibrations) if c is not None], dtype=np.intp)
         known = [c for c in calibrations if c is not None]
-        if not known:
-            return
-        budget = split_budget(self._settings.budget, [self._references[place].importance for place in used])
-        nulls = prepare_nulls(known, budget)
-        settings = self._settings
-        slow = SlowDetector(nulls, budget)
-        self._scanner = Scanner(nulls, tolerance=settings.tolerance, slow=slow, least_rows=settings.least_rows)
-        if before is not None and np.array_equal(used, self._used):
-            self._scanner.load(before.dump())
+        if known:
+            budget = split_budget(self._settings.budget, [self._references[place].importance for place in used])
+            nulls = prepare_nulls(known, budget)
+            settings, slow = self._settings, SlowDetector(nulls, budget)
+            self._scanner = Scanner(nulls, tolerance=settings.tolerance, slow=slow, least_rows=settings.least_rows)
+            if before is not None and np.array_equal(used, self._used):
+                self._scanner.load(before.dump())
         self._used = used
-        self._episodes.quiet = QUIET
-
-    def _make_learning(self) -> Learning:
-        size = len(self._references)
-        reference, allowed = np.zeros((self._width, size)), np.zeros((len(RATES), size))
-        for place, r in enumerate(self._references):
-            held = r.histogram
-            invalid = np.array([getattr(held.invalid, reason) for reason in REASONS])
-            coarse, rates, seen = condense(held.counts, invalid, r.variable.axis, self._starts[place])
-            reference[: coarse.size, place] = coarse / max(coarse.sum(), 1)
-            allowed[:, place] = rates / max(int(seen), 1)
-        return Learning(list(map(len, self._starts)), len(RATES), reference, allowed)
+        self._episodes.quiet = QUIET if known else 2 * HOUR
+        if self.reference is not None:
+            self._namings = [name_cells(r) for r in self.reference.references]
 
     def advance(self, windows: Iterable[Window]) -> list[AlarmEvent]:
         """Look at windows in order; those before `next` are left out."""
@@ -121,37 +156,32 @@ class ModelAlarms:
             if window.number < self.next:
                 continue
             self.next = window.number + 1
-            counts, rates, seen = self._read(window.variables)
-            events += self._episodes.advance(
-                window.number, self._look(window.number, counts, rates, seen), np.flatnonzero(seen).tolist()
-            )
+            read = self._read(window.variables)
+            hits, looked = self._look(window.number, read), np.flatnonzero(read.seen).tolist()
+            events += self._episodes.advance(window.number, hits, looked)
             self._hold()
         self._raised += [event.window for event in events if event.kind == "raise"]
         self._raised = [window for window in self._raised if window > self.next - PERIOD]
         return [AlarmEvent(event.kind, (event.window + 1) * MINUTE, self._tell(event.episode)) for event in events]
 
-    def _look(self, number: int, counts: Counts, rates: Counts, seen: Counts) -> list[Hit]:
+    def _look(self, number: int, reading: Reading) -> list[Hit]:
         hits: list[Hit] = []
-        if self._learning is not None:
-            hits += self._learning.advance(number, counts, rates, seen)
-            self._phase = self._learning.phase
-            if self._phase != "learning" and self._learning.days > self._days:
-                self._days = self._learning.days
-                self._scan(self._learning.calibrate())
-            if self._phase == "learnt":
-                self._learning = None
+        if self._learner is not None:
+            found = self._learner.advance(number, reading)
+            if self._learner.calibrations is not self._known:
+                self._scan(self._learner.calibrations)
+            hits += [hit for hit in found if hit.variable not in self._used]
         if self._scanner is not None:
             width, used = self._scanner.width, self._used
-            each = counts[:width, used, np.newaxis], rates[:, used, np.newaxis], seen[used, np.newaxis]
-            found = self._scanner.advance(number, *each)
+            counts, rates = reading.counts[:width, used, np.newaxis], reading.rates[:, used, np.newaxis]
+            found = self._scanner.advance(number, counts, rates, reading.seen[used, np.newaxis])
             hits += [hit._replace(variable=int(used[hit.variable])) for hit in found]
         return hits
 
-    def _read(self, variables: Mapping[VariableKey, VariableCounts]) -> tuple[Counts, Counts, Counts]:
-        """Counts (cells, variables), rates (rates, variables) and values seen (variables,) of one window."""
+    def _read(self, variables: Mapping[VariableKey, VariableCounts]) -> Reading:
         size = len(self._references)
         counts, rates = np.zeros((self._width, size), np.int64), np.zeros((len(RATES), size), np.int64)
-        seen = np.zeros(size, np.int64)
+        seen, sums = np.zeros(size, np.int64), np.zeros(size)
         for key, held in variables.items():
             place = self._places.get(key)
             if place is None:
@@ -160,14 +190,21 @@ class ModelAlarms:
             cells = cells_over(axis, reference.histogram.counts, held)
             if cells is None:
                 cells = np.zeros(axis.cells, np.int64)
+                if held.cells is not None and held.cells.any():
+                    continue  # counted over others
             invalid = np.array([held.invalid.get(reason, 0) for reason in REASONS])
             coarse, rates[:, place], seen[place] = condense(cells, invalid, axis, self._starts[place])
             counts[: coarse.size, place] = coarse
-        return counts, rates, seen
+            if self.survey is not None and isinstance(axis, NumericAxis):
+                sums[place] = float(cells @ middles(axis.edges)) if held.sum is None else held.sum
+        return Reading(counts, rates, seen, sums)
 
     def _hold(self) -> None:
+        held = list(self._episodes.held)
         if self._scanner is not None:
-            self._scanner.held[:] = np.isin(self._used, list(self._episodes.held))
+            self._scanner.held[:] = np.isin(self._used, held)
+        if self._learner is not None:
+            self._learner.hold(np.isin(np.arange(len(self._keys)), held))
 
     def _tell(self, episode: Episode) -> Alarm:
         suspects = tuple(
@@ -189,8 +226,8 @@ class ModelAlarms:
         """As it is now."""
         current = self._episodes.current
         return AlarmState(
-            phase=self._phase,
-            days=self._days if self._learning is None else self._learning.days,
+            phase="calibrated" if self._learner is None else self._learner.phase,
+            days=0 if self._learner is None else self._learner.days,
             alarm=None if current is None else self._tell(current),
             active=frozenset(self._keys[place] for place in self._episodes.held),
             variables=frozenset(self._keys),
@@ -200,62 +237,24 @@ class ModelAlarms:
 
     def dump(self) -> dict[str, Any]:
         """As plain values."""
+        learner = self._learner
         return {
             "next": self.next,
-            "phase": self._phase,
-            "days": self._days,
             "raised": self._raised,
             "episodes": self._episodes.dump(),
-            "learning": None if self._learning is None else flatten(self._learning.dump()),
-            "learnt": [] if self._phase == "calibrated" else [c and c.to_plain() for c in self._learnt],
             "scanner": None if self._scanner is None else flatten(self._scanner.dump()),
+            "learner": None if learner is None else learner.dump(),
+            "variables": [naming.label for naming in self._namings],
+            "shown": None if learner is None else learner.describe(),
         }
 
     def load(self, plain: Mapping[str, Any]) -> None:
         """What `dump` gave, of the same profile and settings."""
-        self.next, self._phase, self._days, self._raised = (plain[k] for k in ("next", "phase", "days", "raised"))
+        self.next, self._raised = plain["next"], list(plain["raised"])
         self._episodes.load(plain["episodes"])
-        if plain["learning"] is None:
-            self._learning = None
-        elif self._learning is not None:
-            self._learning.load(unflatten(plain["learning"]))
-        if plain["learnt"]:
-            self._scan([c and Calibration.from_plain(c) for c in plain["learnt"]])
+        if plain["learner"] is not None and self._learner is not None:
+            self._learner.load(plain["learner"])
+            self._scan(self._learner.calibrations)
         if self._scanner is not None and plain["scanner"] is not None:
             self._scanner.load(unflatten(plain["scanner"]))
         self._hold()
-
-
-def name_cells(reference: Reference) -> Naming:
-    """How a variable and its coarse cells are called, or where they lie."""
-    variable, held = reference.variable, reference.histogram
-    starts: NDArray[np.intp] = np.array(variable.decision)
-    label = label_of(variable.role, variable.name)
-    if isinstance(variable.axis, NumericAxis):
-        return Naming(label, cell_means(reference, starts) / (reference.std or 1.0))
-    names = []
-    for start, end in pairwise([*variable.decision, variable.axis.cells]):
-        counts = held.counts[start:end]
-        most = int(counts.argmax())
-        names.append(variable.axis.labels[start + most] if counts[most] >= ALONE * counts.sum() else OTHER)
-    return Naming(label, cells=tuple(names))
-
-
-def flatten(tree: Any) -> Any:
-    """A tree in which arrays of any shape are one-dimensional, with their shapes beside them."""
-    if isinstance(tree, np.ndarray):
-        return {"shape": list(tree.shape), "flat": tree.ravel()}
-    if isinstance(tree, dict):
-        return {key: flatten(value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [flatten(value) for value in tree]
-    return tree
-
-
-def unflatten(tree: Any) -> Any:
-    """What `flatten` was given; tuples have become lists."""
-    if isinstance(tree, dict):
-        if tree.keys() == {"shape", "flat"}:
-            return tree["flat"].reshape(tree["shape"])
-        return {key: unflatten(value) for key, value in tree.items()}
-    return [unflatten(value) for value in tree] if isinstance(tree, list) else tree

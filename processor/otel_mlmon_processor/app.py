@@ -36,7 +36,7 @@ from otel_mlmon_processor.receiver import Receiver, build_server
 from otel_mlmon_processor.references import References
 from otel_mlmon_processor.security import HANDSHAKE, NO_CERTIFICATE, Tls, Tokens
 from otel_mlmon_processor.snapshot import ModelState, Snapshot
-from otel_mlmon_processor.watch import Watch
+from otel_mlmon_processor.watch import Looked, Watch
 from otel_mlmon_processor.windows import ModelKey
 
 _LOG = logging.getLogger(__name__)
@@ -114,7 +114,8 @@ class Processor:
             self._ingest = Ingest(config.data, settings, intake, forwarding=config.forward is not None)
             self._connect(self._ingest)
             if config.window.size == MINUTE:
-                self._watch = Watch(config.data, self._alarm_settings, learn=config.alarms.learn, clock=time.monotonic)
+                memory = config.alarms.memory if config.alarms.learn else None
+                self._watch = Watch(config.data, self._alarm_settings, memory=memory, clock=time.monotonic)
             receiver = build_server(self._ingest, config.listen, tls=self._tls, tokens=self._tokens)
             if config.listen_http is not None:
                 application = make_otlp_application(self._ingest, tokens=self._tokens)
@@ -246,11 +247,15 @@ class Processor:
         models, watch = [], self._watch
         for view in self._ingest.views(watch.after() if watch is not None else {}):
             profile = self._references.choose(view.key, view.reference_hash, sent)
-            alarms, events = watch.look(view, profile) if watch is not None else (None, [])
-            self._tell(view.key, events)
+            looked = watch.look(view, profile) if watch is not None else Looked(None, [])
+            self._tell(view.key, looked.events)
             tolerance = self._alarm_settings(view.key.model).tolerance
-            models.append(evaluate_model(view, profile, tolerance=tolerance, measures=self._measures, alarms=alarms))
+            reference = profile or looked.reference
+            models.append(
+                evaluate_model(view, reference, tolerance=tolerance, measures=self._measures, alarms=looked.alarms)
+            )
         if watch is not None:
+            watch.obey()
             watch.keep({model.view.key for model in models})
         took = time.perf_counter() - began
         self._snapshot = Snapshot(tuple(models), took, self._references.conflicts, time.time())

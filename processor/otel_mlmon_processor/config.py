@@ -156,13 +156,15 @@ class AlarmsSection(Section):
 
     budget: false alarms a model may raise in 30 days, all features, predictions and tests together. least_rows: values
     that a look at a feature must hold. learn: learn what is normal from production, in 7 to 14 days, where the profile
-    does not say it, and alarm until then on what nothing normal could explain alone. models: by name, what differs for
-    it: budget, tolerance, least_rows, and muted features with the date until which they are.
+    does not say it (and the reference, where there is no profile), and alarm until then on what nothing normal could
+    explain alone. memory: bytes for that, of all models; what does not fit is not learnt. models: by name, what differs
+    for it: budget, tolerance, least_rows, and muted features with the date until which they are.
     """
 
     budget: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     least_rows: Annotated[int, Field(ge=0)] = 0
-    learn: bool = False
+    learn: bool = True
+    memory: Annotated[int, Field(gt=0)] = 256 * 1024 * 1024
     models: Annotated[dict[str, Any], AfterValidator(read_models)] = {}
 
 

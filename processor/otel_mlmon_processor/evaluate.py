@@ -9,12 +9,13 @@ from typing import Final
 
 import numpy as np
 
-from otel_mlmon.numerics.binning import OTHER, UNSEEN, Axis, CategoryAxis, Counts, Floats, NumericAxis
+from otel_mlmon.numerics.binning import OTHER, UNSEEN, Axis, CategoryAxis, Counts, Floats, NumericAxis, differences
 from otel_mlmon.numerics.coarse import coarsen
 from otel_mlmon.numerics.drift import Pair, find_shift, measure_pairs
 from otel_mlmon.numerics.effect import effect, sufficient
 from otel_mlmon.numerics.exponential import rebin
 from otel_mlmon.numerics.measures import MEASURES, cell_bounds
+from otel_mlmon.numerics.nesting import reach
 from otel_mlmon.numerics.rates import Rate, count_quality, make_rate, rate_pairs
 from otel_mlmon.profile.document import Profile, Reference
 from otel_mlmon.semconv import DriftMeasure, QualityMeasure
@@ -71,7 +72,7 @@ def evaluate_model(
             tolerance=tolerance,
             findings=findings,
         )
-        if alarms is not None:
+        if alarms is not None and not alarms.refused:
             looked = key in alarms.variables and view.window[key].seen > 0
             states[key] = replace(states[key], alarm=key in alarms.active if looked else None)
     findings_ = rank(findings)
@@ -120,10 +121,17 @@ def cells_over(axis: Axis, reference: Counts, counts: VariableCounts) -> Counts 
         return cells
     if counts.edges is None or counts.cells is None:
         return None
-    if counts.exponential:
-        enough = np.count_nonzero(reference) >= LEAST_CELLS and counts.cells.size > 0
-        return rebin(counts.cells, _closed(counts.edges, counts.cells.size), axis) if enough else None
-    return counts.cells if np.array_equal(counts.edges, axis.edges) else None
+    if np.array_equal(counts.edges, axis.edges):
+        return counts.cells
+    below, exact = (
+        reach(counts.cells, counts.edges, axis.edges) if counts.cells.size else (counts.cells, np.array(False))
+    )
+    if exact.all():
+        return differences(below, int(counts.cells.sum()))
+    learnt = axis.low == 0 and axis.high == axis.edges.size - 1  # cut at the bounds of such buckets, see `survey`
+    if counts.exponential and counts.cells.size and (learnt or np.count_nonzero(reference) >= LEAST_CELLS):
+        return rebin(counts.cells, _closed(counts.edges, counts.cells.size), axis)
+    return None
 
 
 def _closed(edges: Floats, cells: int) -> Floats:

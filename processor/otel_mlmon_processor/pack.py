@@ -85,3 +85,23 @@ def unpack(data: bytes) -> Any:
         return json.loads(bytes(raw[8 : 8 + length]), object_hook=restore)
     except (zlib.error, struct.error, KeyError, ValueError) as error:
         raise PackError(f"the packed tree is damaged: {error}") from error
+
+
+def flatten(tree: Any) -> Any:
+    """A tree in which arrays of any shape are one-dimensional, with their shapes beside them."""
+    if isinstance(tree, np.ndarray):
+        return {"shape": list(tree.shape), "flat": tree.ravel()}
+    if isinstance(tree, dict):
+        return {key: flatten(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [flatten(value) for value in tree]
+    return tree
+
+
+def unflatten(tree: Any) -> Any:
+    """What `flatten` was given; tuples have become lists."""
+    if isinstance(tree, dict):
+        if tree.keys() == {"shape", "flat"}:
+            return tree["flat"].reshape(tree["shape"])
+        return {key: unflatten(value) for key, value in tree.items()}
+    return [unflatten(value) for value in tree] if isinstance(tree, list) else tree

@@ -25,6 +25,7 @@ from otel_mlmon.numerics.drift import Shift
 from otel_mlmon.numerics.rates import count_hidden, make_rate
 from otel_mlmon.semconv import DriftMeasure
 from otel_mlmon.wording import printable, say_shift
+from otel_mlmon_processor.core.learning import LEAST_DAYS, MOST_DAYS
 from otel_mlmon_processor.core.verdict import (
     Finding,
     ReplicaEffect,
@@ -62,6 +63,11 @@ class Seen:
         return self.values.get(semconv.METRIC_ML_WINDOW_END.name, 0.0)
 
     @property
+    def learning(self) -> bool:
+        """Whether it is not yet known what is normal."""
+        return bool(self.values.get(semconv.METRIC_ML_ALARM_LEARNING.name))
+
+    @property
     def changed(self) -> bool:
         """Whether anything is part of an alarm."""
         return any(self.alarms.values())
@@ -79,12 +85,14 @@ class Seen:
         """Which are on, and how much of the budget is spent."""
         budget = self.values.get(semconv.METRIC_ML_ALARM_BUDGET.name)
         if budget is None:
-            return "no budget"
+            refused = self.values.get(semconv.METRIC_ML_ALARM_REFUSED.name)
+            return "no budget: not learnt, for want of memory" if refused else "no budget"
         on = [label_of(role, name) for (role, name), alarm in sorted(self.alarms.items()) if alarm]
         raised = self.values.get(semconv.METRIC_ML_ALARM_RAISED.name, 0.0)
         spent = f"{raised:.0f} in 30 days, {budget:g} allowed"
-        if self.values.get(semconv.METRIC_ML_ALARM_LEARNING.name):
-            spent = f"learning; {spent}"
+        if self.learning:
+            days = self.values.get(semconv.METRIC_ML_ALARM_LEARNT.name, 0.0)
+            spent = f"learning, {days:.0f} of {LEAST_DAYS} to {MOST_DAYS} days; {spent}"
         return f"ON: {', '.join(on)}; {spent}" if on else spent
 
     def findings(self) -> tuple[Finding, ...]:
@@ -131,6 +139,8 @@ def read_models(text: str) -> dict[Model, Seen]:
             semconv.METRIC_ML_ALARM_BUDGET,
             semconv.METRIC_ML_ALARM_RAISED,
             semconv.METRIC_ML_ALARM_LEARNING,
+            semconv.METRIC_ML_ALARM_LEARNT,
+            semconv.METRIC_ML_ALARM_REFUSED,
         )
     }
     for family in text_string_to_metric_families(text):

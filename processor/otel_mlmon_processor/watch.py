@@ -6,18 +6,51 @@ import json
 import logging
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
+from otel_mlmon.numerics.scales import DAY
 from otel_mlmon.profile.document import Profile
 from otel_mlmon_processor.alarm_store import AlarmStore
 from otel_mlmon_processor.alarms import AlarmSettings, ModelAlarms
 from otel_mlmon_processor.core.alarm import AlarmEvent, AlarmState
+from otel_mlmon_processor.core.learning import LEAST_DAYS
+from otel_mlmon_processor.orders import Order, Orders
+from otel_mlmon_processor.survey import Survey
 from otel_mlmon_processor.windows import ModelKey, ModelView
 
 _LOG = logging.getLogger(__name__)
 SAVED: Final = 900.0  # seconds between two savings; the fold holds windows for much longer
+GONE: Final = 60 * DAY  # windows after which what was known of a model that is silent is forgotten
 
-_Place = tuple[ModelKey, str]  # and the hash of the profile
+_Place = tuple[ModelKey, str]  # and the hash of the profile; "" without one
+
+
+class Memory:
+    """Bytes for what is learnt: what has been granted stays, and who comes later gets what is left."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._granted: dict[str, int] = {}
+
+    def ask(self, name: str, size: int) -> bool:
+        """Whether there is so much for somebody, who gives back what he had before."""
+        others = sum(granted for held, granted in self._granted.items() if held != name)
+        if size and others + size > self._limit:
+            return False
+        self._granted[name] = size
+        return True
+
+
+class Looked(NamedTuple):
+    """What is known of a model's alarms, what has just happened, and the reference that was learnt.
+
+    `alarms` is None where nothing is decided under the budget; `reference` is None where the model has a profile, or not
+    enough is learnt yet.
+    """
+
+    alarms: AlarmState | None
+    events: list[AlarmEvent]
+    reference: Profile | None = None
 
 
 class Watch:
@@ -26,59 +59,187 @@ class Watch:
     Args:
         directory: where the state is kept.
         settings: of a model, by its name.
-        learn: whether what is normal is learnt where the profile does not say it.
+        memory: bytes for what is learnt where no profile says what is normal; None: nothing is learnt.
         clock: seconds.
     """
 
     def __init__(
-        self, directory: Path, settings: Callable[[str], AlarmSettings], *, learn: bool, clock: Callable[[], float]
+        self,
+        directory: Path,
+        settings: Callable[[str], AlarmSettings],
+        *,
+        memory: int | None,
+        clock: Callable[[], float],
     ) -> None:
-        self._store, self._settings, self._learn, self._clock = AlarmStore(directory), settings, learn, clock
+        self._store, self._settings, self._clock = AlarmStore(directory), settings, clock
+        self._orders = Orders(directory)
+        self._learns, self._memory = memory is not None, Memory(memory or 0)
         self._saved = self._store.load()
+        for name, plain in self._saved.items():  # before newcomers
+            self._memory.ask(name, plain.get("granted", 0))
         self._time = clock()
         self._models: dict[_Place, ModelAlarms] = {}
+        self._surveys: dict[_Place, Survey] = {}
+        self._phases: dict[_Place, str] = {}
 
     def after(self) -> Mapping[ModelKey, Mapping[str, int]]:
         """By model and profile hash, the window after which windows are wanted."""
         wanted: dict[ModelKey, dict[str, int]] = {}
-        for (key, digest), alarms in self._models.items():
-            wanted.setdefault(key, {})[digest] = alarms.next - 1
+        following = {place: alarms.next for place, alarms in self._models.items()}
+        following.update({place: survey.next for place, survey in self._surveys.items()})
+        for (key, digest), window in following.items():
+            wanted.setdefault(key, {})[digest] = window - 1
         return wanted
 
-    def look(self, view: ModelView, profile: Profile | None) -> tuple[AlarmState | None, list[AlarmEvent]]:
-        """What a model's new windows say; None where nothing is decided under the budget."""
+    def look(self, view: ModelView, profile: Profile | None) -> Looked:
+        """What a model's new windows say."""
+        place = view.key, view.reference_hash
+        if profile is None and not view.reference_hash and self._learns:
+            return self._look_without_profile(place, view)
         if profile is None or profile.hash != view.reference_hash:
-            return None, []
-        place = view.key, profile.hash
+            return Looked(None, [])
         alarms = self._models.get(place)
         if alarms is None:
-            if not self._learn and not any(reference.calibration for reference in profile.references):
-                return None, []
-            alarms = self._models[place] = ModelAlarms(profile, self._settings(view.key.model))
-            saved = self._saved.pop(_name(place), None)
-            if saved is not None:
-                alarms.load(saved)
+            if not self._learns and not any(reference.calibration for reference in profile.references):
+                return Looked(None, [])
+            alarms = self._models[place] = self._make(place, profile)
+            self._load(place, alarms)
+        return self._advance(place, alarms, view)
+
+    def _look_without_profile(self, place: _Place, view: ModelView) -> Looked:
+        if place not in self._models and place not in self._surveys:
+            self._begin(place, self._saved.get(_name(place), {}))
+        survey = self._surveys.get(place)
+        if survey is not None:
+            survey.advance(view.windows)
+            if not survey.done:
+                budget = self._settings(view.key.model).budget
+                return Looked(AlarmState("learning", 0, None, frozenset(), frozenset(), 0, budget), [])
+            del self._surveys[place]
+            self._models[place] = self._make(place, survey.make_profile(view.key), surveyed=True)
+            self._models[place].next = survey.next
+            self._time = -SAVED
+        return self._advance(place, self._models[place], view)
+
+    def _begin(self, place: _Place, plain: Mapping[str, Any]) -> None:
+        """A model without a profile: survey it, or go on where it was left."""
+        if plain.get("profile") is not None:
+            alarms = self._make(place, Profile.from_bytes(plain["profile"]), surveyed=True)
+            self._models[place] = alarms
+            self._load(place, alarms)
+            return
+        survey = self._surveys[place] = Survey()
+        if plain.get("survey") is not None:
+            survey.load(plain["survey"])
+            self._saved.pop(_name(place))
+        self._time = -SAVED
+
+    def _make(self, place: _Place, profile: Profile, *, surveyed: bool = False) -> ModelAlarms:
+        name = _name(place)
+        settings = self._settings(place[0].model)
+        return ModelAlarms(profile, settings, grant=lambda size: self._memory.ask(name, size), surveyed=surveyed)
+
+    def _load(self, place: _Place, alarms: ModelAlarms) -> None:
+        saved = self._saved.pop(_name(place), None)
+        if saved is not None:
+            alarms.load(saved["alarms"])
+        else:
+            self._time = -SAVED  # so that it can be seen by `otel-mlmon reference`
+
+    def _advance(self, place: _Place, alarms: ModelAlarms, view: ModelView) -> Looked:
         events = alarms.advance(view.windows)
-        if events:
+        state = alarms.state()
+        before = self._phases.get(place)
+        self._phases[place] = state.phase
+        if events or (before is not None and state.phase != before):
             self._time = -SAVED  # save soon
-        return alarms.state(), events
+        if state.phase != before:
+            _LOG.log(*_say(state, before), f"{view.key.model} {view.key.version}".strip(), view.key.service)
+        return Looked(state, events, alarms.reference)
+
+    def obey(self) -> None:
+        """Do what `otel-mlmon reference` has asked for; what was done is on disk before it is called done."""
+        for name, order in self._orders.read():
+            try:
+                self._do(order)
+            except ValueError as error:
+                _LOG.warning("reference %s of %s %s: %s", order.verb, order.model.model, order.model.version, error)
+                self._orders.refuse(name, str(error))
+                continue
+            if self.save():
+                _LOG.info("reference %s: %s %s", order.verb, order.model.model, order.model.version)
+                self._orders.finish(name)
+
+    def _do(self, order: Order) -> None:
+        key = order.model
+        found = [(place, alarms) for place, alarms in self._models.items() if place[0] == key]
+        surveyed = [place for place in self._surveys if place[0] == key]
+        if order.verb == "reset" and (surveyed or any(place[1] == "" for place, _ in found)):
+            self._models.pop((key, ""), None)
+            self._surveys[key, ""] = Survey()
+            self._surveys[key, ""].next = max((alarms.next for place, alarms in found if not place[1]), default=-1)
+            self._memory.ask(_name((key, "")), 0)
+            self._phases.pop((key, ""), None)
+            return
+        if surveyed:
+            raise ValueError(f"its first day is not over; {LEAST_DAYS} more are needed")
+        if not found:
+            raise ValueError("no such model sends at present, or nothing is learnt (see alarms.learn in the settings)")
+        for _, alarms in found:
+            if order.verb == "freeze":
+                alarms.freeze()
+            elif order.verb == "reset":
+                alarms.reset()
+            else:
+                alarms.learner.roll(order.days)
 
     def keep(self, models: Collection[ModelKey]) -> None:
-        """Forget all others; save from time to time, and after an event."""
-        for place in [place for place in self._models if place[0] not in models]:
-            del self._models[place]
+        """Put aside what is known of all others; save from time to time, and after an event."""
+        for place in [place for place in [*self._models, *self._surveys] if place[0] not in models]:
+            self._saved[_name(place)] = self._dump(place)
+            self._models.pop(place, None)
+            self._surveys.pop(place, None)
+            self._phases.pop(place, None)
         if self._clock() - self._time >= SAVED:
             self.save()
 
-    def save(self) -> None:
-        """Write the state of all models."""
-        held = {_name(place): alarms.dump() for place, alarms in self._models.items()}
+    def _dump(self, place: _Place) -> dict[str, Any]:
+        survey = self._surveys.get(place)
+        if survey is not None:
+            return {"survey": survey.dump(), "next": survey.next, "granted": 0}
+        alarms = self._models[place]
+        profile = None if alarms.survey is None else alarms.survey.to_bytes()
+        return {"alarms": alarms.dump(), "profile": profile, "next": alarms.next, "granted": alarms.granted}
+
+    def save(self) -> bool:
+        """Write the state of all models; whether it could be."""
+        held = {**self._saved, **{_name(place): self._dump(place) for place in [*self._models, *self._surveys]}}
+        newest = max((plain["next"] for plain in held.values()), default=0)
+        for name in [name for name, plain in self._saved.items() if plain["next"] < newest - GONE]:
+            del held[name], self._saved[name]
+            self._memory.ask(name, 0)
         self._time = self._clock()
         try:
-            self._store.save({**self._saved, **held})
+            self._store.save(held)
         except OSError as error:
             _LOG.error("the alarms' state cannot be saved: %s", error)
+            return False
+        return True
 
 
 def _name(place: _Place) -> str:
     return json.dumps([*place[0], place[1]])
+
+
+def _say(state: AlarmState, before: str | None) -> tuple[int, str]:
+    """Level and text of what has become of learning."""
+    if state.phase == "refused":
+        return logging.WARNING, "%s of %s: what is normal is not learnt, for want of memory; see alarms.memory"
+    said = {
+        "calibrated": "the profile says what is normal",
+        "learning": "what is normal is being learnt",
+        "provisional": f"what is normal is known from {state.days} days, and more are learnt",
+        "learnt": f"what is normal is known from {state.days} days",
+        "rolling": f"what is normal is what the newest days say, {state.days} by now",
+    }
+    return logging.INFO if before or state.phase != "calibrated" else logging.DEBUG, "%s of %s: " + said[state.phase]

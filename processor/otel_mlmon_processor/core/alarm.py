@@ -9,7 +9,9 @@ from otel_mlmon_processor.core.verdict import label_of
 from otel_mlmon_processor.windows import VariableKey
 
 _SAID: Final = {"raise": "alarm", "grow": "the alarm grows", "clear": "the alarm is over"}
-Phase = Literal["calibrated", "learning", "provisional", "learnt"]
+# How it is known what is normal: by the profile; not yet; by some days, and more of them soon; for good; by the newest
+# days; not at all, as there is no memory for it.
+Phase = Literal["calibrated", "learning", "provisional", "learnt", "rolling", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class AlarmState:
 
     Args:
         phase: how it is known what is normal.
-        days: learnt, where it is being learnt.
+        days: of production that it was learnt from.
         alarm: the one that is on.
         active: the variables of it that have not calmed down.
         variables: those that are looked at.
@@ -94,3 +96,8 @@ class AlarmState:
     variables: frozenset[VariableKey]
     raised: int
     budget: float
+
+    @property
+    def refused(self) -> bool:
+        """Whether there is no memory to learn what is normal; then nothing is decided under the budget."""
+        return self.phase == "refused"

@@ -123,6 +123,11 @@ class Episodes:
                     self._past[variable] = self._active.pop(variable)
         return self._tell(window, fresh=fresh)
 
+    def end(self) -> None:
+        """Nothing is part of an alarm any more; the next window tells that it is over."""
+        self._past.update(self._active)
+        self._active = {}
+
     def _tell(self, window: int, *, fresh: bool) -> list[Event]:
         if not self._active:
             if self.current is None:

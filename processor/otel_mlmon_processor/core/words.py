@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from otel_mlmon.numerics.binning import Floats
+from otel_mlmon.numerics.binning import OTHER, Floats, NumericAxis
 from otel_mlmon.numerics.drift import Shift
 from otel_mlmon.numerics.windows import RATES as RATE_NAMES
+from otel_mlmon.profile.document import Reference
+from otel_mlmon.profile.shape import cell_means
 from otel_mlmon.wording import say_share, say_shift
 from otel_mlmon_processor.core.budget import RATES
 from otel_mlmon_processor.core.episodes import Episode
 from otel_mlmon_processor.core.scanner import Hit
+from otel_mlmon_processor.core.verdict import label_of
 
+ALONE: Final = 0.95  # of a cell; then it is called by this one of its categories
 _SHOWN: Final = 3
 _RATES: Final = {
     "missing": "missing",
@@ -75,3 +81,18 @@ def say_episode(episode: Episode, namings: list[Naming]) -> str:
         parts.append(part if len(episode.suspects) == 1 else f"{part} ({share:.0%} of the change)")
     more = len(episode.suspects) - len(parts)
     return "; ".join(parts) + (f"; and {more} more" if more else "")
+
+
+def name_cells(reference: Reference) -> Naming:
+    """How a variable and its coarse cells are called, or where they lie."""
+    variable, held = reference.variable, reference.histogram
+    starts: NDArray[np.intp] = np.array(variable.decision)
+    label = label_of(variable.role, variable.name)
+    if isinstance(variable.axis, NumericAxis):
+        return Naming(label, cell_means(reference, starts) / (reference.std or 1.0))
+    names = []
+    for start, end in pairwise([*variable.decision, variable.axis.cells]):
+        counts = held.counts[start:end]
+        most = int(counts.argmax())
+        names.append(variable.axis.labels[start + most] if counts[most] >= ALONE * counts.sum() else OTHER)
+    return Naming(label, cells=tuple(names))

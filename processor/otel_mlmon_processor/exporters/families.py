@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from otel_mlmon import semconv
+from otel_mlmon_processor.core.alarm import AlarmState
 from otel_mlmon_processor.intake import IngestCounters
 from otel_mlmon_processor.points import ENVIRONMENT, SERVICE_INSTANCE, SERVICE_NAME, SERVICE_NAMESPACE
 from otel_mlmon_processor.sending import SendingCounters
@@ -103,10 +104,16 @@ def _model_families(models: Sequence[ModelState], now: float) -> Iterator[Family
     yield Family(semconv.METRIC_ML_MODEL_INFO, info)
     yield each(semconv.METRIC_ML_MODEL_REPLICAS, lambda m: m.view.active_replicas)
     yield each(semconv.METRIC_ML_DRIFT_TOLERANCE, lambda m: m.tolerance)
-    yield each(semconv.METRIC_ML_ALARM_BUDGET, lambda m: m.alarms.budget if m.alarms else None)
-    yield each(semconv.METRIC_ML_ALARM_RAISED, lambda m: m.alarms.raised if m.alarms else None)
-    learning = ("learning", "provisional")
-    yield each(semconv.METRIC_ML_ALARM_LEARNING, lambda m: int(m.alarms.phase in learning) if m.alarms else None)
+
+    def of(metric: semconv.Metric, value: Callable[[AlarmState], float]) -> Family:
+        refused = metric is semconv.METRIC_ML_ALARM_REFUSED
+        return each(metric, lambda m: value(m.alarms) if m.alarms and (refused or not m.alarms.refused) else None)
+
+    yield of(semconv.METRIC_ML_ALARM_BUDGET, lambda a: a.budget)
+    yield of(semconv.METRIC_ML_ALARM_RAISED, lambda a: a.raised)
+    yield of(semconv.METRIC_ML_ALARM_LEARNING, lambda a: int(a.phase in ("learning", "provisional")))
+    yield of(semconv.METRIC_ML_ALARM_LEARNT, lambda a: a.days)
+    yield of(semconv.METRIC_ML_ALARM_REFUSED, lambda a: int(a.refused))
     yield each(semconv.METRIC_ML_REFERENCE_ROWS, lambda m: m.profile.rows if m.profile else None)
     yield each(semconv.METRIC_ML_REFERENCE_AGE, lambda m: _age(m.profile.created, now) if m.profile else None)
     yield each(semconv.METRIC_ML_MODEL_AGE, lambda m: _age(m.profile.trained, now) if m.profile else None)
