@@ -58,7 +58,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     reset = commands.add_parser("reset", help="forget it, and learn anew from now on")
     roll = commands.add_parser("roll", help="from now on it is what the previous days say, learnt again each day")
     for command in (freeze, reset, roll):
-        command.description = "Leaves an order in the data directory, which the processor takes up at its next evaluation, or when it starts."
+        command.description = (
+            "Leaves an order in the data directory; the processor takes it up at its next evaluation, or at its start."
+        )
         command.epilog = "exit status: 0 done, or left for a processor that does not run; 2 not possible"
         command.add_argument("data", type=Path, metavar="DIR", help="data directory of the processor")
         command.add_argument("model", metavar="MODEL", help="name of the model")
@@ -95,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     days = getattr(args, "days", 0)
     if args.subcommand == "roll" and not LEAST_ROLL <= days <= MOST_ROLL:
         raise CommandError(f"--days must be {LEAST_ROLL} to {MOST_ROLL}, got {days}")
-    print(give(args.data, Order(args.subcommand, models[0], days), args.wait))
+    Console().print(give(args.data, Order(args.subcommand, models[0], days), args.wait), markup=False, soft_wrap=True)
     return 0
 
 

@@ -44,8 +44,8 @@ class Memory:
 class Looked(NamedTuple):
     """What is known of a model's alarms, what has just happened, and the reference that was learnt.
 
-    `alarms` is None where nothing is decided under the budget; `reference` is None where the model has a profile, or not
-    enough is learnt yet.
+    `alarms` is None where nothing is decided under the budget; `reference` is None where the model has a profile, or
+    not enough is learnt yet.
     """
 
     alarms: AlarmState | None

@@ -19,6 +19,7 @@ from otel_mlmon_processor.core.scanner import HOLD, Hit
 LENGTHS: Final = tuple(2**k for k in range(13))  # windows of a look: a minute to three days
 SESSION: Final = 50  # values that may be alike, in production
 ALIKE: Final = 5  # likewise in the reference
+BUSIER: Final = 2.0  # times the mean of the rows so far, that of a week may be
 _SHARE: Final = 0.5  # of the budget for the looks; a tenth of it for the reference's own shares
 _SURE: Final = float(special.ndtr(-Z95))
 
@@ -28,12 +29,13 @@ class Mixture:
 
     A reference is a mixture of all its times. What a share w of its rows held has been counted in the whole, so a cell
     (or a rate) with the share q in the reference has at most q / w there, whatever depends on what. The test takes w
-    as the part of a week that a look is, or its part of a week's rows at the mean so far, whichever is less: the rarest
-    thing that returns is one of an hour of the week. q is the upper bound that the reference's counts allow. A hit is a
-    share p in n values with n / SESSION times KL(p, q / w) beyond what the budget allows over all looks.
+    as half the part of a week that a look is, or of a week's rows at the mean so far, whichever is less: the rarest
+    thing that returns is one of an hour of the week, and a week may have twice the rows that the mean so far says. q is
+    the upper bound that the reference's counts allow. A hit is a share p in n values with n / SESSION times KL(p, q / w)
+    beyond what the budget allows over all looks.
 
     So what the reference never held alarms at once, one that it held in a hundredth of its values when it has been
-    everything for two hours, and where most of the week could look like it nothing does.
+    everything for three and a half hours, and what half of the week could look like never.
 
     Args:
         cells: decision cells of each variable, (F,).
@@ -112,8 +114,8 @@ class Mixture:
 
     def _look(self, length: int, end: int, total: Counts) -> list[Hit]:
         parts, each = total[:-2].astype(np.float64), self._of(total[-2:].astype(np.float64))
-        usual = self._rows / max(end + 1 - self._from, length) * WEEK  # rows of a week, at the mean so far
-        weight = np.minimum(length / WEEK, total[-1] / np.maximum(usual, 1))
+        usual = self._rows / max(end + 1 - self._from, 1) * WEEK  # rows of a week, at the mean so far
+        weight = np.minimum(length / WEEK, total[-1] / np.maximum(usual, 1)) / BUSIER
         most = np.minimum(self._upper / np.maximum(weight, 1e-12), 1.0)
         found = (parts > most * each) & (most < 1)
         if not found.any():
