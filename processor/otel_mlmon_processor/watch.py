@@ -143,8 +143,8 @@ class Watch:
         saved = self._saved.pop(_name(place), None)
         if saved is not None:
             alarms.load(saved["alarms"])
-        else:
-            self._time = -SAVED  # so that it can be seen by `otel-mlmon reference`
+        elif alarms.state().phase != "calibrated":
+            self._time = -SAVED  # so that `otel-mlmon reference` knows it
 
     def _advance(self, place: _Place, alarms: ModelAlarms, view: ModelView) -> Looked:
         events = alarms.advance(view.windows)

@@ -84,7 +84,7 @@ def test_an_alarm_is_raised_shown_kept_over_a_restart_and_cleared(real, profile,
 def test_a_profile_without_times_alarms_on_the_sliding_window(real, wait, monkeypatch, tmp_path):
     rng = np.random.default_rng(72)
     plain = Profile.build({"x": rng.normal(size=5_000)}, model="m")
-    server = real.Processor(tmp_path)
+    server = real.Processor(tmp_path, settings="evaluate: {interval: 100ms}\nalarms: {learn: false}\n")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.otlp}")
     monitor = Monitor(plain)
     monitor.observe({"x": rng.normal(1, 1, 1_000)}, time=DAY)
@@ -97,10 +97,10 @@ def test_a_profile_without_times_alarms_on_the_sliding_window(real, wait, monkey
 
 def test_the_state_is_saved_after_an_event_and_from_time_to_time(tmp_path, profile, views):
     now = [0.0]
-    watch = Watch(tmp_path, lambda model: AlarmSettings(), learn=False, clock=lambda: now[0])
+    watch = Watch(tmp_path, lambda model: AlarmSettings(), memory=None, clock=lambda: now[0])
     view = views.view(profile, {"x": np.zeros(10), "y": np.zeros(10)})
-    state, events = watch.look(view, profile)
-    assert (state.phase, events) == ("calibrated", [])
+    looked = watch.look(view, profile)
+    assert (looked.alarms.phase, looked.events, looked.reference) == ("calibrated", [], None)
     watch.keep({view.key})
     assert AlarmStore(tmp_path).load() == {}
     now[0] = SAVED
@@ -124,7 +124,7 @@ def test_a_broken_file_is_put_aside_and_said(tmp_path, caplog):
 
 
 def test_a_disk_that_is_full_ends_nothing(tmp_path, profile, caplog):
-    watch = Watch(tmp_path / "gone", lambda model: AlarmSettings(), learn=False, clock=lambda: 0.0)
+    watch = Watch(tmp_path / "gone", lambda model: AlarmSettings(), memory=None, clock=lambda: 0.0)
     with caplog.at_level(logging.ERROR):
         watch.save()
     assert "the alarms' state cannot be saved" in caplog.text

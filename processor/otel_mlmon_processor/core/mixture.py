@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from otel_mlmon.numerics.binning import Counts
+from otel_mlmon.numerics.binning import Counts, Floats
 from otel_mlmon.numerics.effect import Z95, effect
 from otel_mlmon.numerics.scales import HOUR, SCALES, WEEK
 from otel_mlmon.numerics.scan import deviance
@@ -20,6 +20,7 @@ LENGTHS: Final = tuple(2**k for k in range(13))  # windows of a look: a minute t
 SESSION: Final = 50  # values that may be alike, in production
 ALIKE: Final = 5  # likewise in the reference
 BUSIER: Final = 2.0  # times the mean of the rows so far, that of a week may be
+_HELD: Final = 16  # windows of a look that holds
 _SHARE: Final = 0.5  # of the budget for the looks; a tenth of it for the reference's own shares
 _SURE: Final = float(special.ndtr(-Z95))
 
@@ -31,8 +32,9 @@ class Mixture:
     (or a rate) with the share q in the reference has at most q / w there, whatever depends on what. The test takes w
     as half the part of a week that a look is, or of a week's rows at the mean so far, whichever is less: the rarest
     thing that returns is one of an hour of the week, and a week may have twice the rows that the mean so far says. q is
-    the upper bound that the reference's counts allow. A hit is a share p in n values with n / SESSION times KL(p, q / w)
-    beyond what the budget allows over all looks.
+    the upper bound that the reference's counts allow. A hit is a share p in n values with n / SESSION times
+    KL(p, q / w) beyond what the budget allows over all looks. It is held while the share of a quarter of an hour is
+    beyond the q / w that it was beyond.
 
     So what the reference never held alarms at once, one that it held in a hundredth of its values when it has been
     everything for three and a half hours, and what half of the week could look like never.
@@ -60,6 +62,7 @@ class Mixture:
         self._hour, self._fresh = -1, np.zeros(shape[1:], dtype=np.int64)
         self._hit: NDArray[np.bool_] = np.zeros(self._cells.size, dtype=np.bool_)  # variables, in this hour
         self._rows, self._from = np.zeros(self._cells.size, dtype=np.int64), -1
+        self._beyond: dict[int, tuple[int, float]] = {}  # by variable, the part and the share that it was beyond
         self._bound()
 
     def _bound(self) -> None:
@@ -102,7 +105,7 @@ class Mixture:
         return hits
 
     def _learn(self, window: int, row: Counts, hits: list[Hit]) -> None:
-        self._hit[[hit.variable for hit in hits]] = True
+        self._hit[[hit.variable for hit in hits]] = True  # also while it is held
         if window // HOUR != self._hour:
             if self._growing and self._hour >= 0:
                 self._fresh[:, self._hit] = 0
@@ -118,13 +121,25 @@ class Mixture:
         weight = np.minimum(length / WEEK, total[-1] / np.maximum(usual, 1)) / BUSIER
         most = np.minimum(self._upper / np.maximum(weight, 1e-12), 1.0)
         found = (parts > most * each) & (most < 1)
+        hits = self._hold((length, end), parts, each) if length == _HELD else []
         if not found.any():
-            return []
+            return hits
         statistic = np.where(found, deviance(parts, most * each, each) / SESSION, 0.0) / self._least
-        hits: list[Hit] = []
-        for f in np.flatnonzero(statistic.max(axis=0) >= np.where(self.held, HOLD, 1.0)).tolist():
+        for f in np.flatnonzero(statistic.max(axis=0) >= 1).tolist():
             part = int(statistic[:, f].argmax())
+            self._beyond.setdefault(f, (part, float(most[part, f])))
             hits.append(self._make_hit((length, end), f, part, float(statistic[part, f]), total[:, f]))
+        return hits
+
+    def _hold(self, look: tuple[int, int], parts: Floats, each: Floats) -> list[Hit]:
+        """Of what was beyond its bound: is it still?"""
+        hits: list[Hit] = []
+        for f, (part, share) in list(self._beyond.items()):
+            if parts[part, f] > share * each[part, f]:
+                total = np.append(parts[:, f], [each[0, f], each[-1, f]])
+                hits.append(self._make_hit(look, f, part, HOLD, total)._replace(scale=1))
+            elif not self.held[f]:
+                del self._beyond[f]
         return hits
 
     def _make_hit(self, look: tuple[int, int], f: int, part: int, evidence: float, total: Counts) -> Hit:
@@ -137,7 +152,7 @@ class Mixture:
             size = (lower - q) ** 2 / (q * (1 - q))
             return Hit(end, scale, f, RATES, rate, evidence, size, (float(total[part]), seen), (q * seen, seen))
         used = slice(0, int(self._cells[f]))
-        counts, known = total[used, f] if total.ndim > 1 else total[used], self.counts[used, f]
+        counts, known = total[used], self.counts[used, f]
         expected = known / max(known.sum(), 1) * counts.sum()
         lower = float(effect(counts, known).lower)
         return Hit(end, scale, f, CELLS, part, evidence, lower, tuple(counts.tolist()), tuple(expected.tolist()))
@@ -149,6 +164,7 @@ class Mixture:
             "sums": [self._now, self._before, self._pieces],
             "hour": [self._hour, self._fresh, np.flatnonzero(self._hit)],
             "rows": [self._rows, self._from],
+            "beyond": list(self._beyond.items()),
         }
 
     def load(self, plain: Mapping[str, Any]) -> None:
@@ -160,4 +176,5 @@ class Mixture:
         self._hit[:] = False
         self._hit[plain["hour"][2]] = True
         self._rows, self._from = np.array(plain["rows"][0]), plain["rows"][1]
+        self._beyond = {f: (part, share) for f, (part, share) in plain["beyond"]}
         self._bound()
