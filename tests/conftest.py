@@ -87,13 +87,16 @@ class Server:
 
 
 class Processor(Server):
-    """`otel-mlmon processor` over a folder; further ones over the same folder take up its data and add to its log."""
+    """`otel-mlmon processor` over a folder; further ones over the same folder take up its data and add to its log.
+
+    Without settings of a test's own it judges the sliding window: what production says takes a week to learn.
+    """
 
     def __init__(
         self,
         folder: Path,
         *flags,
-        settings: str = "evaluate: {interval: 100ms}\n",
+        settings: str = "evaluate: {interval: 100ms}\nalarms: {learn: false}\n",
         otlp: int | None = None,
         http: int | None = None,
         context: ssl.SSLContext | None = None,

@@ -25,3 +25,4 @@ SCALES: Final = (Scale(1, 1), Scale(5, 1), Scale(15, 3), Scale(60, 12), Scale(24
 DAY: Final = 1_440  # windows
 HOUR: Final = 60
 WEEK: Final = 7 * DAY
+LEAST_DAYS, MOST_DAYS = 7, 14  # of production, from which what is normal is known, and with which it is

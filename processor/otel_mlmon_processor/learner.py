@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.numerics.calibration import Calibration
-from otel_mlmon.numerics.scales import HOUR
+from otel_mlmon.numerics.scales import HOUR, LEAST_DAYS, MOST_DAYS
 from otel_mlmon.numerics.windows import RATES, REASONS, condense
 from otel_mlmon.profile.document import Profile, Reference
 from otel_mlmon_processor.core.alarm import Phase
 from otel_mlmon_processor.core.budget import RATES as RATES_TEST
-from otel_mlmon_processor.core.learning import LEAST_DAYS, MOST_DAYS, Learning
+from otel_mlmon_processor.core.learning import Learning
 from otel_mlmon_processor.core.mixture import Mixture
 from otel_mlmon_processor.core.scanner import Hit
 from otel_mlmon_processor.learnt import make_profile

@@ -16,9 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from otel_mlmon.cli import SUMMARIES, Command, CommandError
+from otel_mlmon.numerics.scales import DAY, HOUR, LEAST_DAYS
 from otel_mlmon.wording import printable
 from otel_mlmon_processor.alarm_store import FILE, AlarmStore
-from otel_mlmon_processor.core.learning import HOURS, LEAST_DAYS
 from otel_mlmon_processor.orders import LEAST_ROLL, MOST_ROLL, Order, Orders
 from otel_mlmon_processor.windows import ModelKey
 
@@ -190,10 +190,11 @@ def _list_features(row: Row) -> Table:
     table = Table(
         "feature or output", "hours not learnt", "", title=escape(_say_model(row.model)), title_justify="left"
     )
+    day = DAY // HOUR
     refused = np.asarray(row.shown["refused"]).tolist()
     for place, (label, hours) in enumerate(zip(row.variables, refused, strict=True)):
         unknown = "not known: too few sound hours" if place in row.shown["unknown"] else ""
-        days = f" ({hours / HOURS:.1f} days)" if hours >= HOURS else ""
+        days = f" ({hours / day:.1f} days)" if hours >= day else ""
         table.add_row(escape(printable(label)), f"{hours}{days}", unknown)
     return table
 

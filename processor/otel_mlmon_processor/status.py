@@ -23,9 +23,9 @@ from otel_mlmon import semconv
 from otel_mlmon.cli import Command, CommandError
 from otel_mlmon.numerics.drift import Shift
 from otel_mlmon.numerics.rates import count_hidden, make_rate
+from otel_mlmon.numerics.scales import LEAST_DAYS, MOST_DAYS
 from otel_mlmon.semconv import DriftMeasure
 from otel_mlmon.wording import printable, say_shift
-from otel_mlmon_processor.core.learning import LEAST_DAYS, MOST_DAYS
 from otel_mlmon_processor.core.verdict import (
     Finding,
     ReplicaEffect,

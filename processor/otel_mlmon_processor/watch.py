@@ -8,12 +8,11 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from otel_mlmon.numerics.scales import DAY
+from otel_mlmon.numerics.scales import DAY, LEAST_DAYS
 from otel_mlmon.profile.document import Profile
 from otel_mlmon_processor.alarm_store import AlarmStore
 from otel_mlmon_processor.alarms import AlarmSettings, ModelAlarms
 from otel_mlmon_processor.core.alarm import AlarmEvent, AlarmState
-from otel_mlmon_processor.core.learning import LEAST_DAYS
 from otel_mlmon_processor.orders import Order, Orders
 from otel_mlmon_processor.survey import Survey
 from otel_mlmon_processor.windows import ModelKey, ModelView

@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from otel_mlmon.numerics.binning import Counts, Floats
 from otel_mlmon.numerics.calibration import Calibration, fit_calibration
 from otel_mlmon.numerics.effect import effect, wilson_lower
-from otel_mlmon.numerics.scales import HOUR
+from otel_mlmon.numerics.scales import HOUR, LEAST_DAYS, MOST_DAYS
 from otel_mlmon.numerics.windows import REASONS
 from otel_mlmon_processor.core.archive import Archive
 from otel_mlmon_processor.core.mixture import SESSION
 
 Phase = Literal["learning", "provisional", "learnt", "rolling"]
-LEAST_DAYS: Final = 7
-MOST_DAYS: Final = 14
 # An hour is broken where its distribution is farther off than one whose mean moved by 0.8 standard deviations, or half
 # of the values are gone that were there.
 GROSS_EFFECT: Final = 1.0
