@@ -241,7 +241,7 @@ METRIC_ML_ALARM_LEARNING: Final = Metric(
 METRIC_ML_ALARM_LEARNT: Final = Metric(
     "ml.alarm.learnt",
     "gauge",
-    "d",
+    "{day}",
     "Days of production that what is normal has been learnt from, 0 where the profile says it; from 7 on it is known.",
 )
 METRIC_ML_ALARM_REFUSED: Final = Metric(

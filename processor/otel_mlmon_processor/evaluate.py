@@ -123,15 +123,14 @@ def cells_over(axis: Axis, reference: Counts, counts: VariableCounts) -> Counts 
         return None
     if np.array_equal(counts.edges, axis.edges):
         return counts.cells
-    below, exact = (
-        reach(counts.cells, counts.edges, axis.edges) if counts.cells.size else (counts.cells, np.array(False))
-    )
+    learnt = axis.low == 0 and axis.high == axis.edges.size - 1  # cut at bounds of what came, see `survey`
+    if not counts.cells.size or not (counts.exponential or learnt):
+        return None
+    below, exact = reach(counts.cells, counts.edges, axis.edges)
     if exact.all():
         return differences(below, int(counts.cells.sum()))
-    learnt = axis.low == 0 and axis.high == axis.edges.size - 1  # cut at the bounds of such buckets, see `survey`
-    if counts.exponential and counts.cells.size and (learnt or np.count_nonzero(reference) >= LEAST_CELLS):
-        return rebin(counts.cells, _closed(counts.edges, counts.cells.size), axis)
-    return None
+    enough = counts.exponential and (learnt or np.count_nonzero(reference) >= LEAST_CELLS)
+    return rebin(counts.cells, _closed(counts.edges, counts.cells.size), axis) if enough else None
 
 
 def _closed(edges: Floats, cells: int) -> Floats:

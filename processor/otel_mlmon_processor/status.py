@@ -23,7 +23,7 @@ from otel_mlmon import semconv
 from otel_mlmon.cli import Command, CommandError
 from otel_mlmon.numerics.drift import Shift
 from otel_mlmon.numerics.rates import count_hidden, make_rate
-from otel_mlmon.numerics.scales import LEAST_DAYS, MOST_DAYS
+from otel_mlmon.numerics.scales import LEAST_DAYS
 from otel_mlmon.semconv import DriftMeasure
 from otel_mlmon.wording import printable, say_shift
 from otel_mlmon_processor.core.verdict import (
@@ -65,7 +65,8 @@ class Seen:
     @property
     def learning(self) -> bool:
         """Whether it is not yet known what is normal."""
-        return bool(self.values.get(semconv.METRIC_ML_ALARM_LEARNING.name))
+        learning = self.values.get(semconv.METRIC_ML_ALARM_LEARNING.name)
+        return bool(learning) and self.values.get(semconv.METRIC_ML_ALARM_LEARNT.name, 0.0) < LEAST_DAYS
 
     @property
     def changed(self) -> bool:
@@ -79,7 +80,8 @@ class Seen:
         findings = self.findings()
         if self.changed and not findings:  # too short to show in the sliding window
             return "changed within minutes, see alarms"
-        return say_model(findings, bool(self.alarms))
+        said = say_model(findings, bool(self.alarms))
+        return f"differs from the profile: {said}" if findings and not self.changed else said
 
     def say_alarms(self) -> str:
         """Which are on, and how much of the budget is spent."""
@@ -92,14 +94,14 @@ class Seen:
         spent = f"{raised:.0f} in 30 days, {budget:g} allowed"
         if self.learning:
             days = self.values.get(semconv.METRIC_ML_ALARM_LEARNT.name, 0.0)
-            spent = f"learning, {days:.0f} of {LEAST_DAYS} to {MOST_DAYS} days; {spent}"
+            spent = f"learning, {days:.0f} of {LEAST_DAYS} days; {spent}"
         return f"ON: {', '.join(on)}; {spent}" if on else spent
 
     def findings(self) -> tuple[Finding, ...]:
         """What is wrong, ranked as the processor does."""
         found: list[Finding] = []
         for (role, name), alarm in self.alarms.items():
-            if alarm:
+            if alarm or self.learning:
                 found += self._find(role, name)
         return rank(found)
 
