@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness fuzz chaos bench-sync bench-ingest clean
+.PHONY: help demo test test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness fuzz chaos bench-sync bench-ingest bench-learning clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ bench-compare-alarms: .venv/.dev ## False alarms of a comparison, and what it fi
 
 bench-alarms: .venv/.dev ## False alarms of the alarm budget, and how soon a change is seen (hours; goes on where it was); ARGS=--quick
 	@$(BIN)/python benchmarks/alarms.py $(ARGS)
+
+bench-learning: .venv/.dev ## False alarms while what is normal is learnt, delays, memory (half an hour)
+	@$(BIN)/python benchmarks/learning.py $(ARGS)
 
 bench-sync: .venv/.dev ## What synced commits cost, and what they are good for (power cuts need root)
 	@$(BIN)/python benchmarks/sync.py

@@ -1,8 +1,8 @@
 """False alarms while what is normal is learnt, and what learning takes: `make bench-learning` writes learning.json.
 
-Streams of the alarms' benchmark and harder ones (a feature that is missing at night, nights with a tenth of the rows and
-a population of their own, sessions of 50 rows against a profile of 1,000): each begins with the profile and goes on for
-fourteen days, many times over. Faults say how long until they are told.
+Streams of the alarms benchmark and harder ones (features missing at night, nights with a tenth of the rows and their
+own population, sessions of 50 rows against a profile of 1,000): each begins with the profile and goes on for
+fourteen days, several times. Faults say how long it takes until they are told.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def renew(counts: Any, rates: Any) -> None:
     rates[4, 0] = counts[:, 0].sum()
 
 
-def stick(counts: Any, rates: Any) -> None:
+def stick(counts: Any, _: Any) -> None:
     """At one value."""
     total = counts[:, 0].sum()
     counts[:, 0] = 0

@@ -21,7 +21,7 @@ from otel_mlmon_processor.learnt import make_profile
 from otel_mlmon_processor.pack import flatten, unflatten
 from otel_mlmon_processor.windows import Counts, Floats
 
-RESERVED: Final = 1_000  # bytes of memory for a decision cell and day: with 1,000 rows a minute it takes about that
+RESERVED: Final = 1_300  # bytes of memory for a decision cell and day: with 1,000 rows a minute it takes about that
 
 
 class Reading(NamedTuple):

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from otel_mlmon_processor.alarms import AlarmSettings, ModelAlarms
+from otel_mlmon_processor.learner import RESERVED
 from otel_mlmon_processor.pack import pack, unpack
 from otel_mlmon_processor.windows import VariableCounts, VariableKey, Window
 
@@ -280,7 +281,7 @@ def test_learning_keeps_within_what_is_granted(plain):
     limit[0] = max(asked)
     alarms.advance(days(rng, plain, 1, 1))
     assert (alarms.state().phase, alarms.granted) == ("learning", max(asked))
-    assert alarms.granted == 14 * 1_000 * sum(len(r.variable.decision) for r in plain.references)
+    assert alarms.granted == 14 * RESERVED * sum(len(r.variable.decision) for r in plain.references)
     alarms.learner.granted = limit[0] = 10_000  # as if it had grown beyond
     alarms.advance(days(rng, plain, 2, 1))
     assert alarms.state().phase == "refused"

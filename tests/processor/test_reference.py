@@ -11,6 +11,7 @@ import pytest
 from opentelemetry.sdk.resources import Resource
 from otel_mlmon_processor.alarm_store import AlarmStore
 from otel_mlmon_processor.alarms import AlarmSettings
+from otel_mlmon_processor.learner import RESERVED
 from otel_mlmon_processor.orders import FOLDER, Order, Orders
 from otel_mlmon_processor.watch import GONE, Memory, Watch
 from otel_mlmon_processor.windows import ModelKey
@@ -202,7 +203,7 @@ def profile():
 
 
 def test_who_comes_later_is_refused_and_nobody_loses_what_he_has(views, profile, tmp_path, caplog):
-    need = 14 * 1_000 * len(profile.references[0].variable.decision)
+    need = 14 * RESERVED * len(profile.references[0].variable.decision)
     watch = make_watch(tmp_path, need + need // 2)
     one, two = KEY, KEY._replace(service="other")
     rows = {"x": np.zeros(10)}

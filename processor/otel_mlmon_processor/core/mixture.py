@@ -18,7 +18,6 @@ from otel_mlmon_processor.core.scanner import HOLD, Hit
 
 LENGTHS: Final = tuple(2**k for k in range(13))  # windows of a look: a minute to three days
 SESSION: Final = 50  # values that may be alike, in production
-ALIKE: Final = 5  # likewise in the reference
 BUSIER: Final = 2.0  # times the mean of the rows so far, that of a week may be
 _HELD: Final = 16  # windows of a look that holds
 _SHARE: Final = 0.5  # of the budget for the looks; a tenth of it for the reference's own shares
@@ -67,8 +66,8 @@ class Mixture:
 
     def _bound(self) -> None:
         """Upper bound q of each share."""
-        total = self._of(self.totals) / ALIKE
-        known = np.minimum(self.counts / ALIKE, total)
+        total = self._of(self.totals)
+        known = np.minimum(self.counts, total)
         self._upper = special.betaincinv(known + 1, np.maximum(total - known, 1e-9), 1 - self._doubt)
         self._upper[np.isnan(self._upper) | (total == 0)] = 1.0
 

@@ -56,8 +56,8 @@ def test_what_the_reference_hardly_held_alarms_the_sooner_the_rarer_it_was(strea
 
 
 def test_small_references_say_less_but_what_they_never_held_still_alarms(streams):
-    (first, *_) = feed(make(streams, 1_000, missing=0.0), fault(streams, 36 * 60, MISSING), streams.start)
-    assert first.window < streams.start + 36 * 60
+    (first, *_) = feed(make(streams, 1_000, missing=0.0), fault(streams, 9 * 60, MISSING), streams.start)
+    assert first.window < streams.start + 9 * 60
 
 
 def test_a_season_of_the_reference_is_explained(streams):
