@@ -68,15 +68,15 @@ def make_scanner(calibrations: list[Calibration], budget: float = 1.0) -> tuple[
     return nulls, Scanner(nulls, slow=SlowDetector(nulls, split))
 
 
-def scan(scanner: Scanner, model: Model, *, until: int | None = None, only: int | None = None) -> list[Any]:
-    """Events of the episodes; with `only` it ends when that feature is part of one.
+def scan(scanner: Scanner, model: Model, start: int, stop: int, *, only: int | None = None) -> list[Any]:
+    """Events of the episodes from window `start` on; with `only` it ends when that feature is part of one.
 
     Many windows at a time while nothing is found, else one by one as the processor does: the bits are the same.
     """
     episodes, events = Episodes(), []
-    end = model.counts.shape[2] if until is None else model.cut + until
-    for start in range(model.cut, end, CHUNK):
-        part = slice(start, min(start + CHUNK, end))
+    scanner.held[:] = False
+    for first in range(start, stop, CHUNK):
+        part = slice(first, min(first + CHUNK, stop))
         before = scanner.dump()
         if not scanner.held.any() and not _advance(scanner, model, part):
             continue
@@ -96,10 +96,26 @@ def _advance(scanner: Scanner, model: Model, part: slice) -> list[Any]:
     return scanner.advance(START + part.start, *values)
 
 
+def call_psi(model: Model, limits: tuple[float, ...] = (0.1, 0.2)) -> dict[str, np.ndarray]:
+    """Whether PSI over the 20 cells (shares of 0.0001 at least) exceeds its usual limits, by limit (features, windows).
+
+    Against all rows of the reference; of the production.
+    """
+    q = model.counts[..., : model.cut].sum(axis=-1).astype(np.float64)
+    q = np.maximum(q / q.sum(axis=0), 1e-4)[..., np.newaxis]
+    found = []
+    for start in range(model.cut, model.counts.shape[2], DAY):
+        p = model.counts[..., start : start + DAY] / np.maximum(model.counts[..., start : start + DAY].sum(axis=0), 1)
+        p = np.maximum(p, 1e-4)
+        found.append(((p - q) * np.log(p / q)).sum(axis=0))
+    psi = np.concatenate(found, axis=-1)
+    return {f"PSI > {limit:g}": psi > limit for limit in limits}
+
+
 def run_null(
     kind: str, rows: int, seed: list[int], budgets: list[float], *, simulate: Any = None, days: int = 30
-) -> Any:
-    """False alarms of a model-month by budget."""
+) -> dict[str, Any]:
+    """False alarms of a model-month by budget; with several budgets also how many windows PSI calls changed."""
     started = time.perf_counter()
     model = make_model(kind, rows, days, np.random.default_rng(seed), simulate)
     drawn = time.perf_counter()
@@ -108,7 +124,7 @@ def run_null(
     alarms: dict[str, Any] = {}
     for budget in budgets:
         _, scanner = make_scanner(calibrations, budget)
-        events = scan(scanner, model)
+        events = scan(scanner, model, model.cut, model.counts.shape[2])
         raised = [e for e in events if e.kind == "raise"]
         ended = {e.episode.raised: e.window for e in events if e.kind == "clear"}
         alarms[f"{budget:g}"] = [
@@ -118,14 +134,17 @@ def run_null(
                 "test": e.episode.suspects[0].hit.test,
                 "scale": e.episode.suspects[0].hit.scale,
                 "evidence": round(e.episode.evidence, 3),
-                "features": len(e.episode.suspects),
+                "feature": e.episode.suspects[0].variable,
             }
             for e in raised
         ]
     ended_at = time.perf_counter()
     looks = FEATURES * days * DAY * len(budgets)
     times = {"draw": drawn - started, "fit": fitted - drawn, "us": (ended_at - fitted) / looks * 1e6}
-    return {"days": days, "alarms": alarms, **{k: round(v, 2) for k, v in times.items()}}
+    found = {"days": days, "alarms": alarms, **{k: round(v, 2) for k, v in times.items()}}
+    if len(budgets) > 1:
+        found["psi"] = {name: int(called.any(axis=0).sum()) for name, called in call_psi(model).items()}
+    return found
 
 
 CHANGES = {
@@ -141,13 +160,14 @@ CHANGES = {
     "ramp 0.02 sd a day": (0, 20),
 }  # the feature that changes, and for how many days it is looked for
 CATEGORY = 2  # of the feature; 0.12 of its values
+UNDISTURBED = 4  # days of production, after the first of which a change begins at a random minute
 
 
-def change(model: Model, name: str, rng: np.random.Generator) -> None:
-    """Redraw the production of the feature that changes, in place."""
+def change(model: Model, name: str, begin: int, rng: np.random.Generator) -> None:
+    """Redraw the feature that changes from window `begin` on, in place."""
     f, _ = CHANGES[name]
-    mean, log = model.paths[0][f, model.cut :].copy(), model.paths[1][f, model.cut :].copy()
-    seen, shares, chance = model.seen[f, model.cut :], shares_of(f, CELLS), MISSING
+    mean, log = model.paths[0][f, begin:].copy(), model.paths[1][f, begin:].copy()
+    seen, shares, chance = model.seen[f, begin:], shares_of(f, CELLS), MISSING
     if name.startswith("mean"):
         mean += float(name.split()[2])
     elif name.startswith("variance"):
@@ -164,24 +184,41 @@ def change(model: Model, name: str, rng: np.random.Generator) -> None:
         taken[:, CATEGORY] = 0
         counts -= taken
         counts[:, CATEGORY] += taken.sum(axis=1)
-    model.counts[:, f, model.cut :] = counts.T
-    model.missing[0, f, model.cut :] = missing
+    model.counts[:, f, begin:] = counts.T
+    model.missing[0, f, begin:] = missing
 
 
 def run_delays(kind: str, rows: int, seed: list[int], budgets: list[float]) -> dict[str, Any]:
-    """Minutes until the changed feature is part of an alarm, by change and budget; None: not within the time."""
+    """Minutes from the beginning of a change until its feature is part of an alarm; None: not within the time.
+
+    Each change begins at a random minute of the second to fourth day of production. What was raised before is counted
+    as false and ended there, so that an alarm which happens to be on is no quick one.
+    """
     rng = np.random.default_rng(seed)
-    model = make_model(kind, rows, max(days for _, days in CHANGES.values()), rng)
+    model = make_model(kind, rows, UNDISTURBED + max(days for _, days in CHANGES.values()), rng)
     calibrations = calibrate(model)
-    kept = model.counts.copy(), model.missing.copy()
     delays: dict[str, dict[str, int | None]] = {}
+    begins, before = {}, {"days": 0.0, "alarms": 0}
     for name, (f, days) in CHANGES.items():
-        change(model, name, np.random.default_rng([*seed, len(delays)]))
-        for budget in budgets if name in ("mean + 0.25 sd", "mean + 0.5 sd") else budgets[:1]:
+        drawn = np.random.default_rng([*seed, len(delays)])
+        begin = model.cut + int(drawn.integers(DAY, UNDISTURBED * DAY))
+        begins[name], delays[name] = begin - model.cut, {}
+        kept = model.counts[:, f].copy(), model.missing[:, f].copy()
+        change(model, name, begin, drawn)
+        many = name in ("mean + 0.25 sd", "mean + 0.5 sd")
+        for budget in budgets if many else budgets[:1]:
             _, scanner = make_scanner(calibrations, budget)
-            events = scan(scanner, model, until=days * DAY, only=f)
+            false = scan(scanner, model, model.cut, begin)
+            if budget == budgets[0]:
+                before["days"] += (begin - model.cut) / DAY
+                before["alarms"] += sum(e.kind == "raise" for e in false)
+            events = scan(scanner, model, begin, begin + days * DAY, only=f)
             first = [e.window for e in events if any(s.variable == f for s in e.episode.suspects)]
-            at = first[0] - START - model.cut + 1 if first else None
-            delays.setdefault(name, {})[f"{budget:g}"] = at
-        model.counts[:], model.missing[:] = kept
-    return {"delays": delays}
+            delays[name][f"{budget:g}"] = first[0] - START - begin + 1 if first else None
+        if many and len(budgets) > 1:
+            for peer, called in call_psi(model).items():
+                after = np.flatnonzero(called[f, begin - model.cut :][: days * DAY])
+                delays[name][peer] = int(after[0]) + 1 if after.size else None
+        model.counts[:, f], model.missing[:, f] = kept
+    before["days"] = round(before["days"], 2)
+    return {"delays": delays, "begins": begins, "before": before}

@@ -23,7 +23,6 @@ RESULT = HERE / "alarms_peers.json"
 TOOLS = {
     **PINS,
     "frouros": ["frouros==0.9.0", "numpy==1.26.4", "pandas==2.3.3", "pyarrow==21.0.0"],
-    "psi": PINS["scipy"],
 }
 KINDS = ("independent", "season + autoregressive")
 WINDOWS = {"none": 30, "mean + 0.25 sd": 10, "mean + 0.5 sd": 10}

@@ -62,22 +62,6 @@ def make_frames(cell: dict[str, Any]) -> tuple[pd.DataFrame, list[pd.DataFrame]]
     return made[0], made[1:]
 
 
-def detect_psi(reference: pd.DataFrame, current: pd.DataFrame) -> Called:
-    """PSI over 20 quantile bins of the reference (categories by name), above 0.1 and above 0.2."""
-    found: dict[str, float] = {}
-    for name in reference:
-        a, b = reference[name].dropna(), current[name].dropna()
-        if pd.api.types.is_numeric_dtype(a):
-            edges = np.quantile(a, np.arange(1, CELLS) / CELLS)
-            p, q = (np.bincount(np.searchsorted(edges, x), minlength=CELLS) for x in (b, a))
-        else:
-            names = sorted(set(a) | set(b))
-            p, q = (x.value_counts().reindex(names, fill_value=0).to_numpy() for x in (b, a))
-        p, q = np.maximum(p / p.sum(), 1e-4), np.maximum(q / q.sum(), 1e-4)
-        found[str(name)] = float(((p - q) * np.log(p / q)).sum())
-    return {f"PSI > {t}": [(name, f"psi: {v:.3f}") for name, v in found.items() if v > t] for t in (0.1, 0.2)}
-
-
 def detect_frouros(reference: pd.DataFrame, current: pd.DataFrame) -> Called:
     """KSTest of each number, ChiSquareTest of each category, p < 0.05 (frouros leaves the level to its user)."""
     from frouros.detectors.data_drift import ChiSquareTest, KSTest
@@ -97,7 +81,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     from comparers import COMPARERS
 
-    tools = {**COMPARERS, "psi": detect_psi, "frouros": detect_frouros}
+    tools = {**COMPARERS, "frouros": detect_frouros}
     detect = tools[sys.argv[1]]
     out, sys.stdout = sys.stdout, sys.stderr  # some tools print
     for cell in json.load(sys.stdin):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon.numerics.binning import Counts, Floats
 from otel_mlmon.numerics.expectation import Blocks, Expectation, expect_windows
+from otel_mlmon.numerics.jumps import fit_jumps
 from otel_mlmon.numerics.scales import DAY, HOUR, SCALES, Scale
 from otel_mlmon.numerics.scan import (
     TRIANGLE,
@@ -47,6 +48,7 @@ class Calibration:
         spread: T, covariance between windows of the mean basis functions beyond sampling, packed, (5, 10).
         typical: nbar, rows of a look, (5,).
         freedom: nu, degrees of freedom of T by how much it differs from block to block, (5,).
+        jumps: degrees of freedom by what may come together by chance, see `jumps`, (5,).
         cells: rho, overdispersion of each cell's share per row, (5, cells).
         seen: values, valid or not.
         invalid: counts of the rates, (rates,).
@@ -65,6 +67,7 @@ class Calibration:
     spread: Floats
     typical: Floats
     freedom: Floats
+    jumps: Floats
     cells: Floats
     seen: int
     invalid: Counts
@@ -133,16 +136,20 @@ def fit_calibration(numbers: Counts, counts: Counts, rates: Counts, seen: Counts
     known = expect_windows(*(a[kept] for a in (numbers, counts, rates, seen)))
     basis = smooth_basis(_overall(known.shares, known.slotted.sum(axis=(0, 2))))
     scales = [_fit_scale(known, basis, scale) for scale in SCALES]
+    spread, typical = (np.array([getattr(s, name) for s in scales]) for name in ("spread", "typical"))
+    held = known.rows > 0
+    scores = (known.counts[held] - known.expected[held]) @ basis / np.sqrt(known.rows[held])[:, np.newaxis]
     daily, days = _fit_days(known, basis)
     return Calibration(
-        windows=int((known.rows > 0).sum()),
+        windows=int(held.sum()),
         blocks=known.blocks.number,
         block=known.blocks.length,
         shares=_round(known.shares, 7),
         rows=known.slotted.sum(axis=(0, 2)).astype(np.float64),
-        spread=_round(np.array([s.spread for s in scales])),
-        typical=_round(np.array([s.typical for s in scales])),
+        spread=_round(spread),
+        typical=_round(typical),
         freedom=_round(np.array([s.freedom for s in scales])),
+        jumps=_round(fit_jumps(scores, spread, typical)),
         cells=_round(np.array([s.cells for s in scales])),
         seen=int(known.seen.sum()),
         invalid=known.rates.sum(axis=0),

@@ -37,6 +37,7 @@ def read_calibration(fields_: Fields, variable: Variable) -> Calibration:
         "spread": (scales, len(TRIANGLE)),
         "typical": (scales,),
         "freedom": (scales,),
+        "jumps": (scales,),
         "cells": (scales, cells),
         "invalid": (rates,),
         "rates": (scales, rates),

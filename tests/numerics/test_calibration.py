@@ -154,3 +154,12 @@ def test_weeks_begin_where_they_do():
     one, other = fit(counts), fit(counts, MONDAY + 5 * WEEK)
     assert one.slots == 168
     assert one.to_plain() == other.to_plain()
+
+
+def test_bursts_of_single_minutes_make_heavy_tails_of_five():
+    rng = np.random.default_rng(17)
+    hit = rng.random(10 * DAY) < 0.02
+    bursts = fit(draw(18, 10, rows=1_000, mean=np.where(hit, rng.choice([-0.5, 0.5], 10 * DAY), 0)))
+    assert bursts.jumps[1] < 30
+    assert bursts.jumps[1] < bursts.jumps[2] < bursts.jumps[3]
+    assert (fit(draw(18, 10, rows=1_000)).jumps > 200).all()

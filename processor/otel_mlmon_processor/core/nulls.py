@@ -85,7 +85,8 @@ def prepare_nulls(calibrations: Sequence[Calibration], budget: Budget) -> Nulls:
     typical = np.stack([c.typical for c in calibrations], axis=-1)
     own = np.stack([c.freedom for c in calibrations], axis=-1)
     # Of one variable it is known badly, and those that seem to have light tails by chance would raise false alarms.
-    freedom = np.minimum(np.median(own, axis=-1, keepdims=True), _FREEDOM * own)
+    steady = np.minimum(np.median(own, axis=-1, keepdims=True), _FREEDOM * own)
+    freedom = np.minimum(steady, np.stack([c.jumps for c in calibrations], axis=-1))
     hits, seen = np.stack([c.invalid for c in calibrations], axis=-1), np.array([c.seen for c in calibrations])
     upper = special.betaincinv(hits + 1, np.maximum(seen - hits, 1e-9), 0.95)
     smooth, surprises, exact = _thresholds(calibrations, budget, freedom)
@@ -105,7 +106,7 @@ def prepare_nulls(calibrations: Sequence[Calibration], budget: Budget) -> Nulls:
         spread=np.stack([c.spread for c in calibrations], axis=-1) * more,
         typical=typical,
         freedom=freedom,
-        doubt=2 * np.sqrt(2 / freedom) / typical,
+        doubt=2 * np.sqrt(2 / steady) / typical,
         ratio=np.stack([_pad(c.cells, width, 1) for c in calibrations], axis=-1) * more,
         allowed=np.minimum(SLACK * upper + FLOOR, 1.0),
         rates=np.stack([c.rates for c in calibrations], axis=-1),

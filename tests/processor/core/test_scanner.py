@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from otel_mlmon_processor.core.budget import CELLS, ORDER, RATES, SMOOTH
 
+from otel_mlmon.numerics.scales import DAY
 from otel_mlmon.numerics.windows import RATES as RATE_NAMES
 
 
@@ -67,6 +68,22 @@ def test_a_moved_mean_is_seen_and_only_where_it_moved(streams):
     first = min(hits, key=lambda hit: hit.window)
     assert sum(first.counts) == pytest.approx(sum(first.expected))
     assert first.lower > 0.005
+
+
+def test_bursts_that_come_together_by_chance_are_no_alarm(streams):
+    """A reference with bursts of 2 % of its minutes of which no three of one sign are within five minutes."""
+    days, rng = 10, np.random.default_rng(5)
+    sign = np.where(rng.random(days * DAY) < 0.02, rng.choice([-1, 1], days * DAY), 0)
+    together = np.convolve(sign, np.ones(5), mode="same")
+    sign[np.abs(together) >= 3] = 0
+    calibrations = streams.fit(streams.make(6, days * DAY, 1_000, wander=0, mean=0.5 * sign))
+    mean = np.zeros(60)
+    mean[[30, 32, 33]] = 0.5
+    three = streams.make(7, 60, 1_000, wander=0, mean=mean)
+    assert not [h for h in streams.scan(streams.scanner(calibrations), three, streams.next) if h.evidence >= 1]
+    stays = streams.make(7, 60, 1_000, wander=0, mean=np.where(np.arange(60) >= 30, 0.5, 0))
+    hits = streams.scan(streams.scanner(calibrations), stays, streams.next)
+    assert min(hit.window for hit in hits) - streams.next < 36
 
 
 def test_a_cell_that_takes_from_all_others_is_seen(streams):
