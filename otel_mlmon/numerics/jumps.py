@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from scipy import fft, special
 
 from otel_mlmon.numerics.binning import Floats
 from otel_mlmon.numerics.scales import HOUR, SCALES
@@ -52,6 +51,8 @@ def jump_freedom(minutes: Floats, length: int, variance: Floats) -> float:
     Returns:
         Between 4.5 and 10,000.
     """
+    from scipy import special  # reading a profile must not import it
+
     if not len(minutes):
         return LIGHT
     far = max(_quantile(m, length) ** 2 / (length * v) for m, v in zip(minutes.T, variance, strict=True))
@@ -61,6 +62,8 @@ def jump_freedom(minutes: Floats, length: int, variance: Floats) -> float:
 
 def _quantile(minutes: Floats, length: int) -> float:
     """How far from 0 sums of independent minutes are with a chance of 1e-9, of either side the farther."""
+    from scipy import fft
+
     low, high = float(minutes.min()), float(minutes.max())
     if high <= low:
         return 0.0

@@ -82,7 +82,7 @@ class Sums:
 
     def dump(self) -> list[Any]:
         """As plain values, for the checkpoint."""
-        return [self.next, self._rings, self._parts]
+        return [self.next, list(self._rings), list(self._parts)]
 
     def load(self, plain: list[Any]) -> None:
         """What `dump` gave."""

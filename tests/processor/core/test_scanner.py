@@ -35,6 +35,16 @@ def test_a_dump_goes_on_where_it_was(streams):
     assert streams.scan(resumed, rest, streams.next + 333) == streams.scan(whole, rest, streams.next + 333)
 
 
+def test_a_dump_stays_what_it_was_while_the_scanner_goes_on(streams):
+    moved = streams.make(2, 600, 200, mean=0.3)
+    scanner = streams.scanner(streams.calibrations)
+    streams.scan(scanner, moved.part(0, 333), streams.next)
+    before, rest = scanner.dump(), moved.part(333, 600)
+    once = streams.scan(scanner, rest, streams.next + 333)
+    scanner.load(before)
+    assert streams.scan(scanner, rest, streams.next + 333) == once
+
+
 def test_windows_without_values_may_be_left_out(streams):
     moved = streams.make(2, 600, np.where((np.arange(600) // 50) % 3 == 1, 0, 200), mean=0.3)
     all_windows = streams.scan(streams.scanner(streams.calibrations), moved, streams.next, step=50)

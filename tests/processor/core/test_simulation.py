@@ -38,13 +38,14 @@ def alarms(monkeypatch, tmp_path):
 
 
 def test_streams_of_others_are_scanned(alarms):
-    """A day of reference and one of production; of what moves at minute 2,000, an alarm at minute 560 of the latter."""
+    """A day of reference and one of production; of what moves at minute 2,000, an alarm soon after minute 560 of the latter."""
     unit = {"what": "null", "kind": "one day", "rows": 200, "seed": 0}
     still = alarms.run(unit, alarms.load_streams("others:still"), days=1)
     assert still["alarms"] == {"1": []}
     assert sys.modules["others"].CALLS == [("one day", 200, 2 * 1_440, 20)] * 30
     moved = alarms.run(unit, alarms.load_streams("others:moved"), days=1)
-    assert [alarm["minute"] for alarm in moved["alarms"]["1"]] == [560]
+    (alarm,) = moved["alarms"]["1"]
+    assert 560 <= alarm["minute"] < 570
 
 
 def test_a_change_begins_at_a_minute_of_its_own(alarms):
