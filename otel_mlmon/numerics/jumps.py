@@ -25,7 +25,8 @@ def fit_jumps(minutes: Floats, spread: Floats, typical: Floats) -> Floats:
 
     Args:
         minutes: scores S / sqrt(n) of single minutes, (minutes, 4).
-        spread, typical: see Calibration.
+        spread: T, see Calibration, (5, 10).
+        typical: nbar, (5,).
     """
     variance = 1 + spread[:, list(DIAGONAL)] * typical[:, np.newaxis]
     return np.array(

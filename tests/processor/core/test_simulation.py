@@ -38,7 +38,7 @@ def alarms(monkeypatch, tmp_path):
 
 
 def test_streams_of_others_are_scanned(alarms):
-    """A day of reference and one of production; of what moves at minute 2,000, an alarm soon after minute 560 of the latter."""
+    """A day of reference and one of production; of what moves at minute 560 of the latter, an alarm soon after it."""
     unit = {"what": "null", "kind": "one day", "rows": 200, "seed": 0}
     still = alarms.run(unit, alarms.load_streams("others:still"), days=1)
     assert still["alarms"] == {"1": []}
