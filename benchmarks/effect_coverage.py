@@ -198,17 +198,28 @@ def tabulate_bias(quiet: list[Case]) -> str:
 
 
 def say_bias(quiet: list[Case]) -> str:
-    """Where the reach is not met."""
+    """Where the reach is met, and where not beyond chance."""
     over = [case for case in quiet if abs(case.bias) - 1.96 * case.bias_error > BIAS]
-    said = f"Reach: at most {BIAS:g}. {len(quiet) - len(over)} of {len(quiet)} settings have no more, beyond chance"
-    if not over:
-        return said + "."
-    cells = dict.fromkeys(case.setting.cells for case in over)
-    sizes = {case.setting.m for case in over}
-    return (
-        f"{said}; not met by up to {max(abs(case.bias) for case in over):.4f} with m of "
-        f"{', '.join(f'{m:,}' for m in sorted(sizes))} in: {'; '.join(cells)}."
-    )
+    lines = [f"Reach: at most {BIAS:g}.\n"]
+    for name, belongs in (
+        ("Cells that the verdict and the alarms use (*decision*)", lambda cells: cells.startswith("decision")),
+        (
+            "About 20 cells of each reference (*coarse*), which PSI is over",
+            lambda cells: cells.startswith("coarse"),
+        ),
+        ("Fixed shares", lambda cells: ": " not in cells),
+    ):
+        of = [case for case in quiet if belongs(case.setting.cells)]
+        out = [case for case in over if case in of]
+        line = f"- {name}: {len(of) - len(out)} of {len(of)} settings have no more"
+        if out:
+            worst = max(out, key=lambda case: abs(case.bias))
+            line += (
+                f"; beyond it are {'; '.join(dict.fromkeys(case.setting.cells for case in out))}; the farthest "
+                f"{worst.bias:+.4f} (n {worst.setting.n:,}, m {worst.setting.m:,})"
+            )
+        lines.append(line + ".")
+    return "\n".join(lines)
 
 
 def write_page(folder: Path, cases: list[Case], lowest: list[Case], fitted: list[Case], seconds: float) -> None:
@@ -271,9 +282,10 @@ shares in these cells; drift is a move in standard deviations. {len(fitted)} set
 
 ## Bias of the estimate where nothing has changed
 
-Mean of the estimate, n and m from 1,000 to 100,000: by m, the one of all n that is farthest from 0, with its 95 %
-interval. {say_bias(quiet)} The estimate is corrected to first order: cells that the reference hardly fills leave some
-bias, upwards, for which the bound above allows.
+{say_bias(quiet)}
+
+The estimate is corrected to first order: cells that the reference hardly fills leave some bias, mostly upwards, for
+which the bound above allows. Mean of the estimate by m, of the n that is farthest from 0, with its 95 % interval:
 
 {tabulate_bias(quiet)}
 """
