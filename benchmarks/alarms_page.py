@@ -139,7 +139,7 @@ def null_table(summary: Summary) -> str:
     for kind in dict.fromkeys(kind for kind, _ in cells):
         of = [cells[kind, size] for size in sizes if (kind, size) in cells]
         k, months = sum(c["alarms"] for c in of), sum(c["months"] for c in of)
-        each = [f"{c['alarms']} in {c['months']:.0f}" for c in of]
+        each = [f"{c['alarms']} in {c['months']:.3g}" for c in of]
         rows.append([kind, *each, *[""] * (len(sizes) - len(each)), _rate(k, months)])
     k, months = sum(c["alarms"] for c in cells.values()), sum(c["months"] for c in cells.values())
     rows.append(["**all**", *[""] * len(sizes), f"**{_rate(k, months)}**"])
