@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness fuzz chaos bench-sync bench-ingest bench-learning clean
+.PHONY: help demo test test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness fuzz chaos bench-sync bench-ingest bench-overload bench-learning clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ bench-ingest: .venv/.dev ## How much the processor takes in, beside the collecto
 
 fuzz-exactness: .venv/.dev ## The state machine of exact counts, 200,000 steps (about five minutes)
 	@$(BIN)/python benchmarks/exactness.py
+
+bench-overload: .venv/.dev ## Ten times as many requests at once as the processor is busy with, for ten minutes
+	@$(BIN)/python benchmarks/overload.py $(ARGS)
 
 fuzz: .venv/.dev ## A million hostile inputs to each of what reads bytes of others (hours); ARGS="--targets decode --runs 10000"
 	@$(BIN)/python benchmarks/fuzz.py $(ARGS)

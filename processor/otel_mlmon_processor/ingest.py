@@ -35,6 +35,7 @@ __all__ = ["Ingest", "IngestCounters", "IngestSettings", "Outcome", "RefusedErro
 
 _LOG: Final = logging.getLogger(__name__)
 _INTERNAL: Final = "internal"
+_AT_ONCE: Final = 32  # requests in a commit, about
 _PAUSE: Final = 1.0  # s, at least, between two checkpoints that were not asked for
 _SHARE: Final = 0.01  # of the time that these may take, as nothing is taken in meanwhile
 
@@ -110,7 +111,7 @@ class Ingest:
             raise
         self._folding = threading.Lock()  # over the fold
         self._changed = threading.Condition()  # over all below; the writer alone waits for it
-        self._waiting: deque[_Request] = deque()
+        self._waiting: dict[str, deque[_Request]] = {}  # by client
         self._admitted = 0
         self._admitted_bytes = 0
         self._shares: dict[str, tuple[int, int]] = {}  # of it, requests and bytes of each client
@@ -254,9 +255,9 @@ class Ingest:
             self._shares[request.client] = requests + 1, held + size
             self._admitted += 1
             self._admitted_bytes += size
-            self._waiting.append(request)
-            if len(self._waiting) == 1:  # else the writer has been told
+            if not self._waiting:  # else the writer has been told
                 self._changed.notify()
+            self._waiting.setdefault(request.client, deque()).append(request)
 
     def _has_room(self, client: str, size: int) -> bool:
         """Whether a request may wait. A client may take an equal share, where one more client counts as present: so
@@ -300,15 +301,23 @@ class Ingest:
                 return
 
     def _take(self) -> tuple[list[_Request], list[Future[None]], list[int], bool]:
-        """All that waits; waits itself until there is something, or a checkpoint is due."""
+        """What is to be done; waits until there is something, or a checkpoint is due.
+
+        Of requests one of each client in turn, and not all at once: who sends little waits for little.
+        """
         with self._changed:
             while not (self._waiting or self._checkpoints or self._settled or (self._closing and not self._admitted)):
                 left = self._until_due()
                 if left == 0.0:
                     break
                 self._changed.wait(left)
-            requests, checkpoints, settled = list(self._waiting), self._checkpoints, self._settled
-            self._waiting.clear()
+            requests: list[_Request] = []
+            while self._waiting and len(requests) < _AT_ONCE:
+                for client, queue in list(self._waiting.items()):
+                    requests.append(queue.popleft())
+                    if not queue:
+                        del self._waiting[client]
+            checkpoints, settled = self._checkpoints, self._settled
             self._checkpoints, self._settled = [], []
             return requests, checkpoints, settled, self._closing and not self._admitted and not requests
 

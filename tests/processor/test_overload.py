@@ -1,0 +1,26 @@
+"""Ten times as many requests at once as keep the processor busy; `make bench-overload` does it for ten minutes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "overload.py"
+
+
+@pytest.mark.server
+@pytest.mark.timeout(300)
+def test_overload_loses_nothing_holds_little_and_leaves_room_for_a_quiet_client(tmp_path):
+    """The script compares all counts at the end."""
+    command = [sys.executable, SCRIPT, "--seconds", "4", "--json", tmp_path / "overload.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-5000:]
+    found = json.loads((tmp_path / "overload.json").read_text())
+    assert sum(found["refused"].values()) > 0  # it was overloaded
+    assert found["acknowledged"] > 0
+    assert found["quiet"]["refused"] == {}
+    assert found["rss_mb"]["after"] < 1_000
