@@ -129,6 +129,7 @@ def test_the_command_runs_without_the_extras_and_names_what_is_missing(bare, tmp
     for arguments, extra in (
         (["processor"], "processor"),
         (["status"], "processor"),
+        (["reference", "show", "x"], "processor"),
         (["store", "check", "x"], "processor"),
         (["profile", "show", "x"], "profile"),
     ):

@@ -144,7 +144,7 @@ def test_without_times_it_learns_and_alarms_on_what_nothing_could_explain_alone(
     assert events == []
     events = alarms.advance(count(profile, draw(rng, 450, missing=0.9), START + 220))
     assert [event.kind for event in events] == ["raise"]
-    assert pd.Series([str(events[0].alarm.suspects[0])]).str.fullmatch(r"wind: NaN 1(\.\d)? % -> [6-9]\d %").all()
+    assert pd.Series([str(events[0].alarm.suspects[0])]).str.fullmatch(r"wind: NaN \d(\.\d)? % -> [6-9]\d %").all()
     again = ModelAlarms(profile, AlarmSettings())
     again.load(unpack(pack(alarms.dump())))
     assert again.state() is not None
@@ -179,9 +179,9 @@ def test_what_is_learnt_is_used():
 
 
 def days(rng, profile, first: int, number: int, start: int = START, **change) -> list[Window]:
-    """Whole days with rows in each tenth minute; the mean follows the hour."""
+    """Whole days with rows in each twentieth minute; the mean follows the hour."""
     found = []
-    for minute in range(first * DAY, (first + number) * DAY, 10):
+    for minute in range(first * DAY, (first + number) * DAY, 20):
         km = 15 * np.sin(2 * np.pi * minute / DAY) + change.get("km", 0.0)
         (rows,) = draw(rng, 1, 40, **{**change, "km": km})
         found += count(profile, [rows], start + minute)
@@ -288,7 +288,7 @@ def test_learning_keeps_within_what_is_granted(plain):
     assert alarms.granted == 0
 
 
-@pytest.mark.parametrize("cut", [700, 1_100, 1_300])
+@pytest.mark.parametrize("cut", [350, 550])
 def test_learning_goes_on_after_a_restart_as_if_there_had_been_none(plain, cut):
     """Cut in the middle of a day while it learns, while it is provisional; what follows is the same, to the bit."""
     rng = np.random.default_rng(74)
