@@ -90,7 +90,7 @@ class ModelAlarms:
         self.next = -1  # window that is wanted next; -1: any
         if calibrated:
             self._scan([r.calibration for r in calibrated])
-        else:
+        elif self._references:
             self._learner = Learner(self._references, settings.budget, grant, self.survey)
             self._scan([])
 

@@ -21,6 +21,7 @@ from otel_mlmon_processor.windows import ModelKey, VariableCounts, VariableKey, 
 HOURS: Final = 12  # that must have had traffic
 VALUES: Final = 500  # of a variable; fewer say little about where to cut
 NAMES: Final = 1_000  # categories that are known by name
+_BASE, _NAME = 1_000, 100  # bytes of a variable, and of a name beside its characters
 _NOTHING: Final = np.zeros(0), np.zeros(1, dtype=np.int64)
 
 
@@ -33,10 +34,20 @@ class Seen:
         self.invalid: Counter[str] = Counter()
         self.sum: float | None = 0.0
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, about."""
+        return _BASE + 16 * self.cells[0].size + sum(_NAME + len(name) for name in self.names)
+
     def add(self, counts: VariableCounts) -> None:
         """Take in a window."""
         self.invalid.update(counts.invalid)
         self.names.update(counts.categories or {})
+        if len(self.names) > 2 * NAMES:  # too many to keep, so what is left out is not unseen
+            kept = dict(self.names.most_common(NAMES))
+            rest = self.names.total() - sum(kept.values())
+            self.names = Counter(kept)
+            self.names[OTHER] += rest
         if counts.edges is None or counts.cells is None or not counts.cells.any():
             return
         more = counts.edges, counts.cells
@@ -117,6 +128,11 @@ class Survey:
             self._hours.add(window.number // HOUR)
             for key, counts in window.variables.items():
                 self._variables.setdefault(key, Seen()).add(counts)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, about."""
+        return sum(seen.size for seen in self._variables.values())
 
     @property
     def done(self) -> bool:

@@ -12,7 +12,7 @@ from otel_mlmon.numerics.scales import DAY, LEAST_DAYS
 from otel_mlmon.profile.document import Profile
 from otel_mlmon_processor.alarm_store import AlarmStore
 from otel_mlmon_processor.alarms import AlarmSettings, ModelAlarms
-from otel_mlmon_processor.core.alarm import AlarmEvent, AlarmState
+from otel_mlmon_processor.core.alarm import AlarmEvent, AlarmState, Phase
 from otel_mlmon_processor.orders import Order, Orders
 from otel_mlmon_processor.survey import Survey
 from otel_mlmon_processor.windows import ModelKey, ModelView
@@ -111,11 +111,16 @@ class Watch:
         survey = self._surveys.get(place)
         if survey is not None:
             survey.advance(view.windows)
-            if not survey.done:
+            granted = self._memory.ask(_name(place), survey.size)
+            found = survey.make_profile(view.key) if survey.done and granted else None
+            if found is None or not found.references:
+                if not granted or found is not None:
+                    self._survey_anew(place, survey.next)
                 budget = self._settings(view.key.model).budget
-                return Looked(AlarmState("learning", 0, None, frozenset(), frozenset(), 0, budget), [])
+                phase: Phase = "learning" if granted else "refused"
+                return self._follow(place, view, AlarmState(phase, 0, None, frozenset(), frozenset(), 0, budget), [])
             del self._surveys[place]
-            self._models[place] = self._make(place, survey.make_profile(view.key), surveyed=True)
+            self._models[place] = self._make(place, found, surveyed=True)
             self._models[place].next = survey.next
             self._time = -SAVED
         return self._advance(place, self._models[place], view)
@@ -145,16 +150,31 @@ class Watch:
         elif alarms.state().phase != "calibrated":
             self._time = -SAVED  # so that `otel-mlmon reference` knows it
 
+    def _survey_anew(self, place: _Place, following: int) -> None:
+        """From the window `following` on."""
+        survey = self._surveys[place] = Survey()
+        survey.next = following
+
     def _advance(self, place: _Place, alarms: ModelAlarms, view: ModelView) -> Looked:
         events = alarms.advance(view.windows)
-        state = alarms.state()
+        return self._follow(place, view, alarms.state(), events, alarms.reference)
+
+    def _follow(
+        self,
+        place: _Place,
+        view: ModelView,
+        state: AlarmState,
+        events: list[AlarmEvent],
+        reference: Profile | None = None,
+    ) -> Looked:
+        """Say what has become of learning, and have it saved."""
         before = self._phases.get(place)
         self._phases[place] = state.phase
         if events or (before is not None and state.phase != before):
             self._time = -SAVED  # save soon
         if state.phase != before:
             _LOG.log(*_say(state, before), f"{view.key.model} {view.key.version}".strip(), view.key.service)
-        return Looked(state, events, alarms.reference)
+        return Looked(state, events, reference)
 
     def obey(self) -> None:
         """Do what `otel-mlmon reference` has asked for; what was done is on disk before it is called done."""
@@ -175,8 +195,8 @@ class Watch:
         surveyed = [place for place in self._surveys if place[0] == key]
         if order.verb == "reset" and (surveyed or any(place[1] == "" for place, _ in found)):
             self._models.pop((key, ""), None)
-            self._surveys[key, ""] = Survey()
-            self._surveys[key, ""].next = max((alarms.next for place, alarms in found if not place[1]), default=-1)
+            following = max((alarms.next for place, alarms in found if not place[1]), default=-1)
+            self._survey_anew((key, ""), following)
             self._memory.ask(_name((key, "")), 0)
             self._phases.pop((key, ""), None)
             return
@@ -205,7 +225,7 @@ class Watch:
     def _dump(self, place: _Place) -> dict[str, Any]:
         survey = self._surveys.get(place)
         if survey is not None:
-            return {"survey": survey.dump(), "next": survey.next, "granted": 0}
+            return {"survey": survey.dump(), "next": survey.next, "granted": survey.size}
         alarms = self._models[place]
         profile = None if alarms.survey is None else alarms.survey.to_bytes()
         return {"alarms": alarms.dump(), "profile": profile, "next": alarms.next, "granted": alarms.granted}

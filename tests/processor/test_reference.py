@@ -14,7 +14,7 @@ from otel_mlmon_processor.alarms import AlarmSettings
 from otel_mlmon_processor.learner import RESERVED
 from otel_mlmon_processor.orders import FOLDER, Order, Orders
 from otel_mlmon_processor.watch import GONE, Memory, Watch
-from otel_mlmon_processor.windows import ModelKey
+from otel_mlmon_processor.windows import ModelKey, VariableCounts, VariableKey, Window
 
 from otel_mlmon import Monitor, Profile
 
@@ -214,6 +214,20 @@ def test_who_comes_later_is_refused_and_nobody_loses_what_he_has(views, profile,
     again = make_watch(tmp_path, need + need // 2)  # the other one is seen first
     phases = [again.look(views.view(profile, rows, key=key), profile).alarms.phase for key in (two, one)]
     assert phases == ["refused", "learning"]
+
+
+def test_the_first_day_of_models_without_a_profile_has_its_share_of_the_memory(views, tmp_path):
+    """Names without end: what does not fit is let go of, and nobody is robbed."""
+    watch = make_watch(tmp_path, 20_000)
+    keys = [KEY._replace(model=f"m{i}") for i in range(50)]
+    phases = []
+    for key in keys:
+        counts = VariableCounts(300, {}, categories={f"{key.model}-{i}": 1 for i in range(100)})
+        window = Window(29_000_000, {VariableKey("feature", "c"): counts})
+        view = views.view(None, {"c": counts}, key=key, windows=(window,))
+        phases.append(watch.look(view, None).alarms.phase)
+    assert phases == ["learning"] + ["refused"] * 49
+    assert sum(survey.size for survey in watch._surveys.values()) < 20_000
 
 
 def test_memory_counts_what_is_held():

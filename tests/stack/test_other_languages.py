@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(300)
 
 CARRIERS = ["UA", "B6", "EV", "9E"]
 QUICK = {"OTEL_METRIC_EXPORT_INTERVAL": "200", "OTEL_METRIC_EXPORT_TIMEOUT": "200"}
-SETTINGS = "evaluate: {{interval: 100ms}}\nprofiles: {}\n"
+SETTINGS = "evaluate: {{interval: 100ms}}\nalarms: {{learn: false}}\nprofiles: {}\n"
 QUIET = {"OTEL_TRACES_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
 
 
