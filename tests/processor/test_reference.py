@@ -66,6 +66,7 @@ def command(real, tmp_path):
 
 
 @pytest.mark.server
+@pytest.mark.timeout(240)  # days of rows
 def test_what_is_normal_is_learnt_frozen_rolled_and_reset_over_restarts(real, wait, command, monkeypatch, tmp_path):
     rng = np.random.default_rng(80)
     profile = Profile.build(
@@ -87,14 +88,18 @@ def test_what_is_normal_is_learnt_frozen_rolled_and_reset_over_restarts(real, wa
     assert (done.returncode, done.stdout) == (2, "")
     assert "freeze of m 1 of svc: 2 days are learnt by now, and 7 are needed" in done.stderr
     first.stop()
+    done = command("reference", "roll", data, "m", "--days", "21", "--wait", "0")  # it waits for the next processor
+    assert (done.returncode, len(list((data / FOLDER).iterdir()))) == (0, 1)
+    assert "roll of m 1 of svc is left for the processor, which has not taken it up yet" in done.stdout
 
     second = real.Processor(tmp_path, settings=SETTINGS, otlp=first.otlp)  # in the middle of learning
     replay.server = second
+    assert list((data / FOLDER).iterdir()) == []
+    assert [plain["alarms"]["shown"]["rolling"] for plain in AlarmStore(data).read().values()] == [21]
     replay.send(4.9)
-    assert (replay.value("ml_alarm_learning"), replay.value("ml_alarm_learnt")) == (1, 7)
+    assert (replay.value("ml_alarm_learning"), replay.value("ml_alarm_learnt")) == (0, 7)
     done = command("reference", "freeze", data, "m", "--version", "1", "--service", "svc")
     assert (done.returncode, done.stdout, done.stderr) == (0, "freeze of m 1 of svc: done\n", "")
-    wait(lambda: replay.value("ml_alarm_learning") == 0, "the end of learning")
     os.kill(second.process.pid, 9)  # what was answered with "done" is on disk
     second.process.wait()
 
@@ -111,21 +116,13 @@ def test_what_is_normal_is_learnt_frozen_rolled_and_reset_over_restarts(real, wa
     assert "the newest 7 days" in command("reference", "show", data, "m").stdout
     assert command("reference", "reset", data, "m").stdout == "reset of m 1 of svc: done\n"
     wait(lambda: (replay.value("ml_alarm_learning"), replay.value("ml_alarm_learnt")) == (1, 0), "the new beginning")
+    monitor.close()
     third.stop()
     assert list((data / FOLDER).iterdir()) == []
-    # Without a processor an order waits for the next.
-    done = command("reference", "roll", data, "m", "--days", "21", "--wait", "0")
-    assert done.returncode == 0
-    assert "is left for the processor, which has not taken it up yet" in done.stdout
-    fourth = real.Processor(tmp_path, settings=SETTINGS, otlp=first.otlp)
-    wait(lambda: list((data / FOLDER).iterdir()) == [], "the order")
-    monitor.close()
-    fourth.stop()
-    saved = AlarmStore(data).load()
-    assert [plain["alarms"]["shown"]["rolling"] for plain in saved.values()] == [21]
 
 
 @pytest.mark.server
+@pytest.mark.timeout(240)
 def test_a_model_without_a_profile_gets_its_reference_from_production(real, wait, command, monkeypatch, tmp_path):
     data = tmp_path / "data"
     first = real.Processor(tmp_path, settings=SETTINGS)
