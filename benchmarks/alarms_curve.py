@@ -145,7 +145,9 @@ def draw_picture(summary: dict[str, Any], path: Path) -> None:
     draw_curve(axes[2], collect(summary))
     for axis in axes:
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
+    axes[0].legend(fontsize=7)
+    axes[1].legend(fontsize=7)
+    axes[2].legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     figure.savefig(path, dpi=110)
 
 

@@ -51,6 +51,7 @@ def summarize(units: Sequence[dict[str, Any]], cost: dict[str, float]) -> Summar
                 "months": round(sum(u["days"] for u in found) / 30, 2),
                 "alarms": sum(len(u["alarms"][budget]) for u in found),
                 "minutes": sum(a["lasted"] for u in found for a in u["alarms"][budget]),
+                "repeated": sum(_repeats(u["alarms"][budget]) for u in found),
                 "causes": Counter(f"{a['test']}, {a['scale']} min" for u in found for a in u["alarms"][budget]),
             }
             for (kind, rows, budget), found in sorted(null.items(), key=lambda item: _order(item[0]))
@@ -82,6 +83,11 @@ def summarize(units: Sequence[dict[str, Any]], cost: dict[str, float]) -> Summar
     }
 
 
+def _repeats(alarms: list[dict[str, Any]]) -> int:
+    """Alarms of a feature on a day on which it had one already."""
+    return len(alarms) - len({(a["feature"], a["minute"] // DAY) for a in alarms})
+
+
 def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:
     return (KINDS.index(key[0]) if key[0] in KINDS else 99, *key[1:])
 
@@ -105,7 +111,12 @@ def say_reach(summary: Summary) -> str:
         f"Reach: at most 1 false alarm a month in every kind and size. {len(cells) - len(over)} of {len(cells)} have "
         f"no more; above it beyond chance (the interval's lower end too): {len(sure) or 'none'}."
     ]
-    said += [f"- Above: {c['kind']}, n = {c['rows']:,}: {_rate(c['alarms'], c['months'])}." for c in over]
+    said += [""] if over else []
+    said += [
+        f"- Above: {c['kind']}, n = {c['rows']:,}: {_rate(c['alarms'], c['months'])}; of {c['repeated']} of the "
+        f"{c['alarms']} alarms the feature had one on the same day already."
+        for c in over
+    ]
     return "\n".join(said)
 
 
@@ -265,9 +276,9 @@ values are missing.
 ## One of 30 features changes
 
 Minutes until it is part of an alarm: median (quartiles) of {least} or more seeds, *not*: not within a day (the ramp: 20
-days). Each change begins at a random minute of the second to day {undisturbed} of production, so that no look is
-aligned with it, and its delay is counted from there. What was raised before it began is false ({before}); it is ended
-where the change begins, so that an alarm that happens to be on is no quick one.
+days). Each change begins at a random minute of days 2 to {undisturbed} of production, so that no look is aligned with
+it, and its delay is counted from there. What was raised before it began is false ({before}); it is ended where the
+change begins, so that an alarm that happens to be on is no quick one.
 
 {delays}
 
