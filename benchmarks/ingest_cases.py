@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import tempfile
 import time
@@ -17,10 +18,11 @@ import numpy as np
 from ingest_bodies import Load, Requests
 from ingest_client import Phase, join
 from ingest_model import FEATURES, make_histograms, make_loads, make_whole, recognize, send_profiles
-from ingest_servers import BATCH, ROOT, Clients, Collector, Processor, Server, Sink
+from ingest_servers import BATCH, ROOT, SPAWN, Clients, Collector, Processor, Server, Sink, read_usage
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from otel_mlmon_processor.exporters.prometheus import prometheus_name
-from otel_mlmon_processor.ingest import Ingest
+from otel_mlmon_processor.fold_settings import Caps, FoldSettings
+from otel_mlmon_processor.ingest import Ingest, IngestSettings
 from prometheus_client.samples import Sample
 
 from otel_mlmon import semconv
@@ -252,7 +254,7 @@ def measure_start(scale: Scale) -> Figures:
         with running(Processor(folder, **NEVER)) as server:
             send_profiles(server.target, 1)
             with sending(server, make_loads(FEATURES, 100)) as clients:
-                clients.run(Phase(10 * scale.share))
+                clients.run(Phase(max(10 * scale.share, 3.0)))
         with running(Processor(folder, **NEVER)) as server:
             took, used = np.array([server.startup, server.usage().cpu]) - np.median(empty, axis=0)
             check(server, clients, restarted=True)
@@ -273,44 +275,43 @@ def measure_empty() -> tuple[float, float]:
 
 
 def measure_memory(cumulative: bool, scale: Scale) -> Figures:
-    """Memory of a stream: that of 5,000 replicas, without that of 100. And a checkpoint of them, by hand."""
-    few, many = 100, int(5000 * scale.share)
-    with work_in() as folder, running(Processor(folder, **NEVER)) as server:
-        send_profiles(server.target, 1)
-        (load,) = make_loads(FEATURES, few, cumulative=cumulative, clients=1)
-        with sending(server, [load, replace(load, replicas=range(few, many))]) as clients:
-            clients.run(Phase(requests=200), NOTHING)
-            server.await_evaluation()
-            before = server.usage().rss
+    """Memory of a stream: what 5,000 replicas take, without what 100 do, with and without what tells replicas apart."""
+    (load,) = make_loads(1000, int(5000 * scale.share), cumulative=cumulative, clients=1)
+    with SPAWN.Pool(1, maxtasksperchild=1) as pool:
+        bare = pool.apply(hold, (load, Caps(replica_cells=0)))
+        whole = pool.apply(hold, (load, Caps()))
+    return {**whole, "bytes_per_stream": bare["bytes_per_stream"], "with_replicas": whole["bytes_per_stream"]}
+
+
+def hold(load: Load, caps: Caps, few: int = 100) -> Figures:
+    """In a process of its own, without a server: each replica sends three times; then a checkpoint by hand, thrice."""
+    settings = IngestSettings(checkpoint_bytes=NEVER["size"], checkpoint_age=NEVER["age"])
+    seconds, held = [], []
+    with work_in() as folder:
+        ingest = Ingest(folder / "data", FoldSettings(caps=caps), settings)
+        try:
+            for replicas, rounds in ((load.replicas[:few], 30), (load.replicas[few:], 3)):
+                requests = Requests(load, replicas)
+                bodies = requests.make()
+                for _ in range(rounds * requests.round):
+                    ingest.submit(semconv.MonSignal.METRICS, next(bodies)[0])
+                held.append(read_usage(os.getpid()).rss)
             for _ in range(3):
-                clients.run(NOTHING, Phase())
-            server.await_evaluation()
-            after = server.usage().rss
-            check(server, clients)
-        checkpoints = measure_checkpoint(server.data, load)
+                ingest.submit(semconv.MonSignal.METRICS, next(bodies)[0])
+                began = time.perf_counter()
+                ingest.checkpoint()
+                seconds.append(time.perf_counter() - began)
+        finally:
+            ingest.close()
+        with contextlib.closing(sqlite3.connect(folder / "data" / "mlmon.db")) as database:
+            (size,) = database.execute("SELECT sum(length(body)) FROM checkpoint").fetchone()
+    streams = len(load.replicas[few:]) * FEATURES
     return {
-        "streams": (many - few) * FEATURES,
-        "bytes_per_stream": round((after - before) / (many - few) / FEATURES),
-        **checkpoints,
+        "streams": streams,
+        "bytes_per_stream": round((held[1] - held[0]) / streams),
+        "checkpoint_ms": round(1e3 * float(np.median(seconds))),
+        "checkpoint_mb": round(size / 1e6, 1),
     }
-
-
-def measure_checkpoint(data: Path, load: Load, rounds: int = 3) -> Figures:
-    """How long folding stands still for a checkpoint of what is in a directory."""
-    bodies = Requests(load, range(90_000, 90_001)).make()
-    ingest = Ingest(data)
-    seconds = []
-    try:
-        for _ in range(rounds):
-            ingest.submit(semconv.MonSignal.METRICS, next(bodies)[0])
-            began = time.perf_counter()
-            ingest.checkpoint()
-            seconds.append(time.perf_counter() - began)
-    finally:
-        ingest.close()
-    with contextlib.closing(sqlite3.connect(data / "mlmon.db")) as database:
-        (size,) = database.execute("SELECT length(body) FROM checkpoint").fetchone()
-    return {"checkpoint_ms": round(1e3 * float(np.median(seconds))), "checkpoint_mb": round(size / 1e6, 1)}
 
 
 def measure_windows(scale: Scale) -> Figures:
