@@ -210,6 +210,15 @@ def _tell_memory(cases: dict[str, Figures]) -> str:
             f"{windows['bytes_per_model'] / 1e6:.1f} MB for 35 features of 50 cells over {windows['minutes'] // 60} "
             f"hours, measured with {windows['models']} models.\n"
         )
+    pauses = [
+        f"{case['pause_ms']:.0f} ms ({points:,} points a request, {kind})"
+        for (server, points, replicas, kind), case in list_loads(cases)
+        if server == "processor" and replicas == 5000
+    ]
+    if pauses:
+        said += (
+            f"\nThe longest time without an acknowledgement at full load from 5,000 replicas: {', '.join(pauses)}.\n"
+        )
     head = ["", "streams", "bytes a stream", "with windows by replica", "checkpoint, MB", "a checkpoint takes, ms"]
     return f"## Memory and checkpoints\n\n{MEMORY}\n{table(head, rows)}\n{said}"
 
