@@ -303,8 +303,7 @@ def hold(load: Load, caps: Caps, few: int = 100) -> Figures:
                 seconds.append(time.perf_counter() - began)
         finally:
             ingest.close()
-        with contextlib.closing(sqlite3.connect(folder / "data" / "mlmon.db")) as database:
-            (size,) = database.execute("SELECT sum(length(body)) FROM checkpoint").fetchone()
+        size = read_checkpoint(folder / "data")
     streams = len(load.replicas[few:]) * FEATURES
     return {
         "streams": streams,
@@ -312,6 +311,13 @@ def hold(load: Load, caps: Caps, few: int = 100) -> Figures:
         "checkpoint_ms": round(1e3 * float(np.median(seconds))),
         "checkpoint_mb": round(size / 1e6, 1),
     }
+
+
+def read_checkpoint(data: Path) -> int:
+    """Bytes of it."""
+    with contextlib.closing(sqlite3.connect(data / "mlmon.db")) as database:
+        (size,) = database.execute("SELECT sum(length(body)) FROM checkpoint").fetchone()
+    return size
 
 
 def measure_windows(scale: Scale) -> Figures:
@@ -328,7 +334,13 @@ def measure_windows(scale: Scale) -> Figures:
             server.await_evaluation()
             after = server.usage().rss
             check(server, clients)
-    return {"models": models, "minutes": minutes, "bytes_per_model": round((after - before) / models)}
+        size = read_checkpoint(server.data)
+    return {
+        "models": models,
+        "minutes": minutes,
+        "bytes_per_model": round((after - before) / models),
+        "checkpoint_bytes_per_model": round(size / models),
+    }
 
 
 def run_long(requests: int) -> list[Figures]:

@@ -208,7 +208,8 @@ def _tell_memory(cases: dict[str, Figures]) -> str:
         said = (
             "\nThe windows of a model come on top, however many replicas it has: "
             f"{windows['bytes_per_model'] / 1e6:.1f} MB for 35 features of 50 cells over {windows['minutes'] // 60} "
-            f"hours, measured with {windows['models']} models.\n"
+            f"hours, and {windows['checkpoint_bytes_per_model'] / 1e6:.1f} MB in a checkpoint, measured with "
+            f"{windows['models']} models.\n"
         )
     pauses = [
         f"{case['pause_ms']:.0f} ms ({points:,} points a request, {kind})"
