@@ -1,8 +1,9 @@
 """Coverage-guided fuzzing of what reads bytes of others, with atheris: `make fuzz`.
 
 Targets (fuzz_targets.py): decode, profile, config, http. Each runs in a process with a limit of memory and of time an
-input may take. The corpus is kept in .bench/fuzz; `--keep` copies the shortest inputs to
-tests/processor/corpus, whose files the tests replay. Writes fuzz.json and fuzz.md beside this file.
+input may take; profiles and settings are changed as documents too (fuzz_documents.py). The corpus is kept in
+.bench/fuzz; `--keep` copies some of it to tests/processor/corpus, whose files the tests replay. Writes fuzz.json and
+fuzz.md beside this file.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ KEPT = ROOT / "tests" / "processor" / "corpus"
 ATHERIS = "atheris==3.0.0"
 MEMORY = 1_500  # MiB
 PATIENCE = 10  # s an input may take
-LONGEST = 4_096  # bytes of an input
+LONGEST = 8_192  # bytes of an input: more than the longest seed has
 MOST = 60  # files that are kept of a target
 _STATUS = re.compile(r"^#(\d+)\s+\S+.*?cov: (\d+) ft: (\d+) corp: (\d+)", re.MULTILINE)
 
@@ -35,6 +36,7 @@ _STATUS = re.compile(r"^#(\d+)\s+\S+.*?cov: (\d+) ft: (\d+) corp: (\d+)", re.MUL
 def run(python: Path, target: str, runs: int, seconds: int) -> dict[str, Any]:
     """Until so many inputs, or so many seconds, or a finding."""
     corpus, findings = FOLDER / "fuzz" / target, FOLDER / "fuzz" / f"{target}-findings"
+    shutil.rmtree(findings, ignore_errors=True)  # of runs before
     for folder in (corpus, findings):
         folder.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(list_seeds(target)):
@@ -52,6 +54,7 @@ def run(python: Path, target: str, runs: int, seconds: int) -> dict[str, Any]:
     found = sorted(file.name for file in findings.iterdir())
     if done.returncode:
         print(done.stderr[-3_000:], file=sys.stderr)
+        found = found or [f"ended with {done.returncode}"]  # no input, yet nothing to be passed over
     return {
         "target": target,
         "inputs": inputs,
@@ -60,17 +63,17 @@ def run(python: Path, target: str, runs: int, seconds: int) -> dict[str, Any]:
         "features": features,
         "corpus": kept,
         "peak_mib": int(peak[1]) if peak else None,
-        "findings": found if done.returncode else [],
+        "findings": found,
     }
 
 
 def keep(target: str) -> None:
-    """The shortest of the corpus, each of which has reached something new."""
+    """Some of the corpus, from the shortest to the longest; each has reached something new."""
     folder = KEPT / target
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    corpus = (FOLDER / "fuzz" / target).iterdir()
-    for file in sorted(corpus, key=lambda file: (file.stat().st_size, file.name))[:MOST]:
+    corpus = sorted((FOLDER / "fuzz" / target).iterdir(), key=lambda file: (file.stat().st_size, file.name))
+    for file in corpus[:: -(-len(corpus) // MOST)]:
         shutil.copy(file, folder / file.name[:16])
 
 

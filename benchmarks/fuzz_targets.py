@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from google.protobuf import json_format
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -21,6 +23,7 @@ from otel_mlmon_processor.fold_settings import Caps, FoldSettings
 from otel_mlmon_processor.http import make_application
 from otel_mlmon_processor.ingest import Ingest
 from otel_mlmon_processor.otlp_http import make_otlp_application
+from otel_mlmon_processor.security import Tokens
 from prometheus_client import CollectorRegistry
 
 import otel_mlmon.profile.codec  # noqa: F401 -- which else would be imported when called, too late to be looked into
@@ -82,14 +85,21 @@ ALLOWED: Final = {200, 400, 401, 404, 405, 413, 415, 429, 503}
 
 
 @functools.cache
-def applications() -> tuple[Any, Any]:
-    """Both, over one directory."""
-    ingest = Ingest(scratch() / "data", SMALL)
-    return make_otlp_application(ingest, message_bytes=100_000), make_application(CollectorRegistry(), lambda: True)
+def applications() -> tuple[Any, Any, Any]:
+    """Of OTLP, of the pages, and of OTLP for those with a token; over one directory."""
+    ingest, tokens = Ingest(scratch() / "data", SMALL), scratch() / "tokens"
+    tokens.write_text("secret\n")
+    return (
+        make_otlp_application(ingest, message_bytes=100_000),
+        make_application(CollectorRegistry(), lambda: True),
+        make_otlp_application(ingest, message_bytes=100_000, tokens=Tokens(tokens)),
+    )
 
 
 def fuzz_http(data: bytes) -> None:
-    """Four bytes choose path, method, headers and how the body is cut; no answer is an error of ours."""
+    """Four bytes choose path, method, headers and how the body is cut; no answer is an error of ours, and nobody is
+    let in without the token.
+    """
     if len(data) < 4:
         return
     path, kind = PATHS[data[0] % len(PATHS)], KINDS[data[1] % len(KINDS)]
@@ -99,6 +109,9 @@ def fuzz_http(data: bytes) -> None:
     if data[2] & 8:
         path += data[4:40].decode("latin-1")
     headers = [(b"content-type", kind.encode()), (b"content-encoding", encoding), (b"accept", data[4:60])]
+    guarded = bool(data[2] & 32) and path.startswith("/v1/")
+    if guarded:
+        headers.append((b"authorization", data[4:40]))
     half = len(body) * data[3] // 255
     parts = [
         {"type": "http.request", "body": body[:half], "more_body": True},
@@ -118,9 +131,10 @@ def fuzz_http(data: bytes) -> None:
         "headers": [(name, value) for name, value in headers if value], "client": ("10.0.0.7", 4242),
         "server": ("127.0.0.1", 4318), "state": {},
     }  # fmt: skip
-    application = applications()[0 if path.startswith("/v1/") else 1]
+    application = applications()[2 if guarded else 0 if path.startswith("/v1/") else 1]
     loop().run_until_complete(application(scope, receive, send))
     assert answers[0]["status"] in ALLOWED, answers
+    assert not guarded or answers[0]["status"] != 200 or b"secret" in data[4:40], answers
 
 
 @functools.cache
@@ -166,6 +180,15 @@ def make_metrics() -> ExportMetricsServiceRequest:
     return request
 
 
+def make_traces() -> ExportTraceServiceRequest:
+    """Two spans."""
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    spans.add(name="a", trace_id=bytes(16), span_id=bytes(8)).events.add(name="e")
+    spans.add(name="b").attributes.add(key="k").value.array_value.values.add(int_value=1)
+    return request
+
+
 def make_logs(profile: Profile) -> ExportLogsServiceRequest:
     """A profile in one part."""
     request = ExportLogsServiceRequest()
@@ -182,25 +205,56 @@ def make_logs(profile: Profile) -> ExportLogsServiceRequest:
     return request
 
 
+SETTINGS: Final = b"""
+listen: 127.0.0.1:4317
+listen_http: off
+http: "[::1]:9464"
+data: mlmon-data
+profiles: .
+window: {size: 60s, display: 1h, idle: 5m, ahead: 300}
+evaluate: {interval: 10s, tolerance: 0.005}
+alarms: {budget: 2, least_rows: 5, learn: false, memory: 1000, models: {m: {budget: 1, muted: {x: 2030-01-01}}}}
+checkpoint: {size: 1000, age: 1m}
+limits: {requests: 2, bytes: 2000000, models: 5, producers: 5, streams: 5, features: 5, categories: 5}
+show: {measures: [], distribution: true}
+export:
+- {endpoint: "http://localhost:1", protocol: http, headers: {a: b}, compression: none, interval: 5s, timeout: 1s}
+- {endpoint: "https://elsewhere:1/", tls: {}, insecure: true}
+instance: i
+forward: {endpoint: "http://localhost:1", size: 10, age: 1d}
+retire: 1d
+shutdown: 10
+insecure: true
+"""
+
+
 def list_seeds(target: str) -> list[bytes]:
     """Inputs that go far, from which others are made."""
-    rows = {"x": [0.0, 1.0, 2.0, 3.0] * 5, "c": ["a", "b"] * 10}
-    profile = Profile.build(rows, model="m", version="1", created="2025-01-01T00:00:00Z")
-    metrics, logs = make_metrics().SerializeToString(), make_logs(profile).SerializeToString()
+    rows = {"x": [0.0, 1.0, 2.0] * 30, "c": ["a", "b"] * 45}
+    at = np.datetime64("2025-01-01", "us") + np.arange(90) * np.timedelta64(1, "m")
+    plain, timed, part = (
+        Profile.build(rows, model="m", version="1", created="2025-01-01T00:00:00Z"),
+        *(
+            Profile.build({"x": rows["x"], "t": at}, model="m", time_column="t", created="2025-01-01T00:00:00Z", part=p)
+            for p in (False, True)
+        ),
+    )
+    metrics, logs = make_metrics().SerializeToString(), make_logs(plain).SerializeToString()
     if target == "decode":
-        return [b"\x00" + metrics, b"\x01" + logs, b"\x02" + ExportTraceServiceRequest().SerializeToString()]
+        return [b"\x00" + metrics, b"\x01" + logs, b"\x02" + make_traces().SerializeToString()]
     if target == "profile":
-        return [profile.to_bytes()]
+        return [profile.to_bytes() for profile in (plain, timed, part)]
     if target == "config":
         return [
-            b"listen: 127.0.0.1:4317\nwindow: {size: 60s, display: 1h}\nretire: 1d\n",
-            b"alarms: {budget: 2, models: {m: {muted: {x: 2030-01-01}}}}\n",
+            SETTINGS,
             b"export: [{endpoint: 'http://localhost:1', headers: {a: b}}]\n",
-            b"forward: {endpoint: 'http://localhost:1', size: 10}\n",
             b"a: &a [x, x]\nb: &b [*a, *a]\n",
         ]
     return [
         bytes([0, 0, 0, 9]) + metrics,
+        bytes([1, 0, 5, 255]) + logs,
+        bytes([0, 1, 0, 128]) + json_format.MessageToJson(make_metrics(), indent=None).encode(),
         bytes([1, 1, 1, 200]) + b'{"resourceLogs": []}',
         bytes([3, 4, 8, 0]) + b"../",
+        bytes([0, 0, 32, 0]) + b"Bearer secret",
     ]

@@ -23,13 +23,17 @@ from pydantic import (
     Field,
     FilePath,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from otel_mlmon.numerics.measures import MEASURES
 from otel_mlmon.semconv import DriftMeasure
 from otel_mlmon_processor.security import Tls, read_tokens
 
+LONGEST_SHOWN: Final = 200  # characters of a value in a message
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 # What the verdict and the reading of it rest on.
@@ -82,9 +86,19 @@ def check_tokens(path: Path) -> Path:
     return path
 
 
+def check_path(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """The path, where the system can look at it."""
+    try:
+        return check(value)
+    except OSError as error:  # it is too long, or in a folder that may not be entered
+        raise ValueError(f"the path cannot be used: {error.strerror}") from None
+
+
 # From 1 ms, so that it is a whole number of nanoseconds or close to one, to a thousand years.
 Duration = Annotated[float, BeforeValidator(read_duration), Field(ge=0.001, le=3.2e10)]
 Address = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$"), AfterValidator(check_port)]
+File = Annotated[FilePath, WrapValidator(check_path)]
+Folder = Annotated[DirectoryPath, WrapValidator(check_path)]
 
 
 class Section(BaseModel):
@@ -226,14 +240,16 @@ class ClientTlsSection(Section):
     ca: who signed its certificate; absent: the system's. certificate, key: ours, for mTLS.
     """
 
-    ca: FilePath | None = None
-    certificate: FilePath | None = None
-    key: FilePath | None = None
+    ca: File | None = None
+    certificate: File | None = None
+    key: File | None = None
 
     @model_validator(mode="after")
     def _usable(self) -> ClientTlsSection:
         if (self.certificate is None) is not (self.key is None):
             raise ValueError("certificate and key go together")
+        if self.ca is self.certificate is None:
+            return self  # the system's take 30 ms to load
         try:
             self.make_context()
         except OSError as error:
@@ -336,7 +352,7 @@ class Config(Section):
     listen_http: Annotated[Address | None, BeforeValidator(read_off)] = "127.0.0.1:4318"
     http: Address = "127.0.0.1:9464"
     data: Path = Path("mlmon-data")
-    profiles: DirectoryPath | None = None
+    profiles: Folder | None = None
     window: WindowSection = WindowSection()
     evaluate: EvaluateSection = EvaluateSection()
     alarms: AlarmsSection = AlarmsSection()
@@ -379,6 +395,8 @@ def read_config(path: Path | None, **flags: Any) -> Config:
             values = yaml.safe_load(path.read_text()) or {}
         except (OSError, yaml.YAMLError, ValueError) as error:  # also of dates that are none
             raise ConfigError(f"{path}: {error}") from None
+        except RecursionError:
+            raise ConfigError(f"{path}: values are nested too deeply") from None
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: keys and values are expected, got {type(values).__name__}")
     values.update({key: value for key, value in flags.items() if value is not None})
@@ -399,8 +417,18 @@ def _explain(error: ValidationError, section: type[Section] | None = None) -> It
             yield f"{key}: no such key; {hint}"
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            got = "" if "headers" in problem["loc"] else f", got {problem['input']!r}"  # which may be secret
-            yield f"{key}: {message}{got}" if key else message
+            yield f"{key}: {message}{_show(problem)}" if key else message
+
+
+def _show(problem: ErrorDetails) -> str:
+    """What was given. Not of a whole section: that may hold secrets in `headers`, and aliases of YAML without end."""
+    got = problem["input"]
+    if isinstance(got, (dict, list, tuple, set)):
+        return f", got a {type(got).__name__}"
+    text = repr(got)
+    if "headers" in problem["loc"] or "@" in text:  # of a password in an address
+        return ""
+    return f", got {text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + '...'}"
 
 
 def _keys(path: tuple[int | str, ...], section: Any) -> list[str]:
