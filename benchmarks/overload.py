@@ -25,17 +25,17 @@ from ingest_servers import Processor
 from recorder import machine
 
 HERE = Path(__file__).resolve().parent
-BUSY, CONNECTIONS, TIMES = 16, 10, 10
+BUSY, TIMES = 16, 10
 POINTS = 10 * FEATURES  # of a request, as a collector's batch of ten replicas
 SOON = 100.0  # ms: an acknowledgement that comes so soon is one of a processor that is not overloaded
 
 
-def measure(seconds: float) -> dict[str, Any]:
+def measure(seconds: float, connections: int) -> dict[str, Any]:
     """All of it."""
     with work_in() as folder, running(Processor(folder)) as server:
         send_profiles(server.target, 2)
-        flood = make_loads(POINTS, 20 * TIMES * BUSY, models=1, clients=CONNECTIONS)
-        few, *others = [replace(load, flight=TIMES * BUSY // CONNECTIONS) for load in flood]
+        flood = make_loads(POINTS, 20 * TIMES * BUSY, models=1, clients=connections)
+        few, *others = [replace(load, flight=TIMES * BUSY // connections) for load in flood]
         (quiet,) = make_loads(FEATURES, 1, models=1, clients=1)
         quiet = replace(quiet, replicas=range(90_000, 90_001))
         with sending(server, [few, *others, quiet]) as clients:
@@ -55,7 +55,7 @@ def measure(seconds: float) -> dict[str, Any]:
     return {
         "machine": machine(),
         "seconds": seconds,
-        "at once": {"unloaded": BUSY, "overloaded": TIMES * BUSY, "connections": CONNECTIONS, "points": POINTS},
+        "at once": {"unloaded": BUSY, "overloaded": TIMES * BUSY, "connections": connections, "points": POINTS},
         "points_per_s": {"unloaded": round(full), "overloaded": round(taken)},
         "goodput": round(taken / full, 3),
         "refused": dict(overloaded.refused),
@@ -105,9 +105,10 @@ Clients come again when they are told to. All run on one machine: {found["machin
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600.0, help="of overload")
+    parser.add_argument("--connections", type=int, default=10, help="of the flood, each from a process of its own")
     parser.add_argument("--json", type=Path, default=HERE / "overload.json", help="where to write; .md beside it")
     options = parser.parse_args()
-    found = measure(options.seconds)
+    found = measure(options.seconds, options.connections)
     options.json.write_text(json.dumps(found, indent=1) + "\n")
     options.json.with_suffix(".md").write_text(render(found))
     print(render(found))

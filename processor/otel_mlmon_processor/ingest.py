@@ -260,18 +260,19 @@ class Ingest:
             self._waiting.setdefault(request.client, deque()).append(request)
 
     def _has_room(self, client: str, size: int) -> bool:
-        """Whether a request may wait. A client may take an equal share, where one more client counts as present: so
-        there is room for who comes new, however many requests another sends.
+        """Whether a request may wait. A client may take an equal share, where one more client counts as present, and a
+        quarter of all is for those of which none waits: so there is room for who comes new, however many requests
+        others send.
         """
-        settings = self.settings
+        pending, most = self.settings.pending, self.settings.pending_bytes
         requests, held = self._shares.get(client, (0, 0))
-        clients = len(self._shares) + (1 if requests else 2)
-        # One request of each client is let in while there is room, and a large one alone, or it could never be.
-        own = not requests or (
-            requests < settings.pending // clients and held + size <= settings.pending_bytes // clients
-        )
-        room = self._admitted < settings.pending and self._admitted_bytes + size <= settings.pending_bytes
-        return own and (room or not self._admitted)
+        if requests:
+            clients = len(self._shares) + 1
+            if requests >= pending // clients or held + size > most // clients:
+                return False
+            pending, most = pending - pending // 4, most - most // 4
+        room = self._admitted < pending and self._admitted_bytes + size <= most
+        return room or not self._admitted  # a large one alone, or it could never be
 
     # ---------------------------------------------------------------- the writer's thread
 

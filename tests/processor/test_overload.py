@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "overload.py"
 @pytest.mark.timeout(300)
 def test_overload_loses_nothing_holds_little_and_leaves_room_for_a_quiet_client(tmp_path):
     """The script compares all counts at the end."""
-    command = [sys.executable, SCRIPT, "--seconds", "4", "--json", tmp_path / "overload.json"]
+    command = [sys.executable, SCRIPT, "--seconds", "4", "--connections", "4", "--json", tmp_path / "overload.json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-5000:]
     found = json.loads((tmp_path / "overload.json").read_text())

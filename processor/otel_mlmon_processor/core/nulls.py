@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 from otel_mlmon.numerics.binning import Floats
 from otel_mlmon.numerics.calibration import FLOOR, SLACK, Calibration
@@ -90,7 +90,7 @@ def prepare_nulls(calibrations: Sequence[Calibration], budget: Budget) -> Nulls:
     hits, seen = np.stack([c.invalid for c in calibrations], axis=-1), np.array([c.seen for c in calibrations])
     upper = special.betaincinv(hits + 1, np.maximum(seen - hits, 1e-9), 0.95)
     smooth, surprises, exact = _thresholds(calibrations, budget, freedom)
-    normal = stats.chi2.isf(budget.per_look[0, -1] / ORDERS, 1)
+    normal = special.chdtri(1, budget.per_look[0, -1] / ORDERS)
     heavy = np.maximum(smooth[0, -1] / normal / _NORMAL, 1.0)
     more = np.ones((len(SCALES), 1, len(calibrations)))
     more[:-1] = heavy
@@ -132,8 +132,8 @@ def _thresholds(calibrations: Sequence[Calibration], budget: Budget, freedom: Fl
     """Statistics; surprises and exact tails of cells and rates: what theory says, or the reference if that is more."""
     level = budget.per_look
     seen = _tail_thresholds(calibrations, budget, freedom)
-    one = stats.f.isf(level[0] / ORDERS, 1, freedom)
-    every = ORDERS * stats.f.isf(level[1], ORDERS, freedom)
+    one = _f_quantile(level[0] / ORDERS, 1, freedom)
+    every = ORDERS * _f_quantile(level[1], ORDERS, freedom)
     smooth = np.maximum(np.stack([one, every]), surprise_inverse(seen[:2], freedom))
     sizes = (
         np.array([2.0 * c.shares.shape[1] for c in calibrations]),
@@ -141,6 +141,13 @@ def _thresholds(calibrations: Sequence[Calibration], budget: Budget, freedom: Fl
     )
     exact = np.stack([-np.log(level[k + 2] / sizes[k]) for k in range(2)])
     return smooth, seen[2:], exact
+
+
+def _f_quantile(tail: Floats, numerator: int, freedom: Floats) -> Floats:
+    """What an F variable exceeds with probability `tail`, exact for the smallest; scipy.stats takes a second to import."""
+    share = special.betaincinv(freedom / 2, numerator / 2, tail)
+    quantile: Floats = freedom * (1 - share) / (numerator * share)
+    return quantile
 
 
 def _tail_thresholds(calibrations: Sequence[Calibration], budget: Budget, freedom: Floats) -> Floats:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from otel_mlmon.numerics.binning import Floats
 from otel_mlmon.numerics.scan import DIAGONAL
@@ -38,7 +38,7 @@ class SlowDetector:
         size = nulls.rows.size
         days = np.maximum(nulls.days, 1)
         # The variance of the daily mean is known from few days: its upper bound, not its value.
-        sure = (days - 1) / stats.chi2.isf(0.9, np.maximum(days - 1, 1))
+        sure = (days - 1) / special.chdtri(np.maximum(days - 1, 1), 0.9)
         hourly, long = nulls.spread[_HOURLY, list(DIAGONAL)], nulls.spread[_LONG, list(DIAGONAL)]
         self.hourly = hourly / nulls.heavy  # without what the tails add: one wild day says no more than a lively one
         # Of an hour's rows, (4, F).
