@@ -8,10 +8,12 @@ from typing import Final
 
 import numpy as np
 
+from otel_mlmon_processor.blocks import Block
 from otel_mlmon_processor.exponential import ExponentialSum
 from otel_mlmon_processor.generation import Generation, Share
 from otel_mlmon_processor.layout import Slot, Tally
 from otel_mlmon_processor.model import Level, Model, OperationKey
+from otel_mlmon_processor.plans import Patch
 from otel_mlmon_processor.points import CUMULATIVE, DELTA, Point
 from otel_mlmon_processor.producers import DROPPED, INFO, LEVEL, OPERATION, ProducerState, Series, UnusableError
 from otel_mlmon_processor.reading import Reading, compare
@@ -21,6 +23,7 @@ from otel_mlmon_processor.streams import DUPLICATE, NEW, Cumulative, Increase
 AHEAD: Final = "ahead"
 _TOTALS_ONLY: Final = -1
 _Pair = tuple[Slot, Reading]
+_Found = list[_Pair | Patch]  # in the order of the points
 
 
 class Additions:
@@ -28,7 +31,7 @@ class Additions:
 
     def __init__(self, received: int) -> None:
         self.received = received
-        self.shares: dict[tuple[Model, Generation], dict[Share, list[_Pair]]] = {}
+        self.shares: dict[tuple[Model, Generation], dict[Share, _Found]] = {}
         self.newest: dict[tuple[Model, int, str], int] = {}  # event time by model, producer and replica
 
     def add_to(self, state: State) -> None:
@@ -36,14 +39,15 @@ class Additions:
         for (model, generation), shares in self.shares.items():
             touched: set[int] = set()
             generation.received = state.now
-            for share, pairs in shares.items():
-                generation.points += len(pairs)
-                state.points += len(pairs)
+            for share, found in shares.items():
+                points = sum(each.points if isinstance(each, Patch) else 1 for each in found)
+                generation.points += points
+                state.points += points
                 if share.window == _TOTALS_ONLY:
-                    state.dropped[AHEAD] += len(pairs)
+                    state.dropped[AHEAD] += points
                 elif share.window < model.last:
-                    state.late += len(pairs)
-                generation.add(share, _gather(pairs, generation), state.settings)
+                    state.late += points
+                generation.add(share, _gather(found, generation), state.settings)
                 touched.add(share.window)
             generation.pack(touched)
         for (model, producer, instance), end in self.newest.items():
@@ -58,19 +62,49 @@ class Sent:
     def __init__(self, state: State, producer: ProducerState, additions: Additions, refused: Counter[str]) -> None:
         self._state, self._settings = state, state.settings
         self._producer, self._additions, self._refused = producer, additions, refused
-        self._places: dict[tuple[Generation, int, int], list[_Pair]] = {}
+        self._places: dict[tuple[Generation, int, int], _Found] = {}
         # Further points of cumulative streams, which are compared all at once.
         self._steps: dict[Cumulative, tuple[Series, int, Reading]] = {}
 
-    def take(self, points: Sequence[Point]) -> None:
+    def take(self, points: Sequence[Point], block: Block | None = None) -> None:
         """Count what is new of them; what cannot be used is refused by reason."""
-        for point in points:
+        for point in points if block is None else self._take_block(block):
             try:
                 self._take(point)
             except UnusableError as reason:
                 self._refused[str(reason)] += 1
         self._compare()
         self._producer.intervals.settle(self._state.intervals_of(self._producer))
+
+    def _take_block(self, block: Block) -> Sequence[Point]:
+        """Count a block at once where that gives what its points would, one by one; the points that are left."""
+        plan = self._state.plan(block.form)
+        interval = plan.interval(block) if plan else None
+        if plan is None or interval is None:
+            return block.points()
+        held = self._producer.series
+        series = [held[meaning] for meaning in plan.meanings if meaning in held]
+        generation = series[0].generation if len(series) == len(plan.meanings) else None
+        targets = plan.find_targets(generation) if generation is not None else None
+        if generation is None or targets is None:
+            return block.points()
+        start, end = interval
+        patch = Patch(
+            targets,
+            block.cells[plan.cells],
+            block.numbers[plan.numbers],
+            block.sums[plan.histograms],
+        )
+        since: int | None = start or end
+        if plan.temporality == CUMULATIVE:
+            since, patch = _advance(series, start, end, plan.bounds, patch)
+        elif not self._producer.intervals.take_all(start, end, [each.number for each in series]):
+            since = None
+        if since is None:
+            return block.points()
+        series[0].model.received = self._state.now
+        self._found(series[0].model, generation, since, end).append(patch)
+        return [block.point(place) for place in plan.others]
 
     def _take(self, point: Point) -> None:
         metric, attributes, temporality, start, end, value = point
@@ -134,13 +168,13 @@ class Sent:
             self._operate(series, since or end, reading)
             return
         slot = self._state.slot(series, generation, reading.bounds if isinstance(reading.counts, bytes) else None)
-        pairs = self._places.get((generation, since, end))
-        if pairs is None:
-            pairs = self._open(series.model, generation, since, end)
-        pairs.append((slot, reading))  # and counted when they are added
+        self._found(series.model, generation, since, end).append((slot, reading))  # and counted when it is added
 
-    def _open(self, model: Model, generation: Generation, since: int, end: int) -> list[_Pair]:
+    def _found(self, model: Model, generation: Generation, since: int, end: int) -> _Found:
         """Where in time counts of a feature or an output over (since, end] belong."""
+        known = self._places.get((generation, since, end))
+        if known is not None:
+            return known
         settings, additions, producer = self._settings, self._additions, self._producer
         model.begin(generation, min(since or end, self._state.now))
         window, span = settings.window_of(end), settings.span_of(since, end)
@@ -150,9 +184,8 @@ class Sent:
             place = (model, producer.number, producer.instance)
             additions.newest[place] = max(additions.newest.get(place, 0), end)
         shares = additions.shares.setdefault((model, generation), {})
-        pairs = shares.setdefault(Share(producer.instance, window, span), [])
-        self._places[generation, since, end] = pairs
-        return pairs
+        found = self._places[generation, since, end] = shares.setdefault(Share(producer.instance, window, span), [])
+        return found
 
     def _operate(self, series: Series, since: int, reading: Reading) -> None:
         model, meaning = series.model, series.meaning
@@ -183,26 +216,66 @@ class Sent:
         self._state.points += 1
 
 
-def _gather(pairs: list[_Pair], generation: Generation) -> Tally:
-    """One tally of what a request adds to one place of time."""
+def _advance(
+    series: Sequence[Series], start: int, end: int, bounds: Sequence[bytes], patch: Patch
+) -> tuple[int | None, Patch]:
+    """What the counts in `patch` add to those of cumulative streams, which take them on, and since when; None where a
+    stream is new, began again, is farther already or has other bounds.
+    """
+    streams = [stream for stream in [each.find(start) for each in series] if stream is not None]
+    if len(streams) < len(series) or any(stream.end != streams[0].end for stream in streams):
+        return None, patch
+    since = streams[0].end
+    histograms, numbers = streams[: len(bounds)], streams[len(bounds) :]
+    before = [stream.reading for stream in histograms]
+    if end <= since or any(
+        reading.sum is None or reading.bounds != edges for reading, edges in zip(before, bounds, strict=True)
+    ):
+        return None, patch
+    cells = patch.cells - np.frombuffer(b"".join([reading.counts for reading in before]), "<i8")  # type: ignore[misc]
+    plain = patch.numbers - np.array([stream.reading.counts for stream in numbers], dtype=np.int64)
+    if cells.min(initial=0) < 0 or plain.min(initial=0) < 0:
+        return None, patch
+    sums = patch.sums - np.array([reading.sum for reading in before], dtype=np.float64)
+    raw, first = patch.cells.tobytes(), 0
+    for stream, edges, total in zip(histograms, bounds, patch.sums.tolist(), strict=True):
+        last = first + len(edges) + 8
+        stream.end, stream.reading = end, Reading(raw[first:last], edges, total)
+        first = last
+    for stream, count in zip(numbers, patch.numbers.tolist(), strict=True):
+        stream.end, stream.reading = end, Reading(count)
+    return since, patch._replace(cells=cells, numbers=plain, sums=sums)
+
+
+def _gather(found: _Found, generation: Generation) -> Tally:
+    """One tally of what a request adds to one place of time; sums in the order of the points."""
     tally = Tally(generation.layout.width, generation.layout.floats)
     histograms: list[_Pair] = []
-    for slot, reading in pairs:
+    for each in found:
+        if isinstance(each, Patch):
+            _add_histograms(tally, histograms)
+            histograms = []
+            tally.ints[each.targets.cells] += each.cells
+            tally.ints[each.targets.numbers] += each.numbers
+            tally.sums[each.targets.sums] += each.sums
+            continue
+        slot, reading = each
         counts = reading.counts
         if isinstance(counts, bytes):
-            histograms.append((slot, reading))
+            histograms.append(each)
         elif isinstance(counts, int):
             tally.ints[slot.offset] += counts
         else:
             tally.exponentials.setdefault(slot.number, ExponentialSum()).merge(counts)
             _add_sum(tally, slot, reading.sum, counts.count)
-    if histograms:
-        _add_histograms(tally, histograms)
+    _add_histograms(tally, histograms)
     return tally
 
 
 def _add_histograms(tally: Tally, histograms: list[_Pair]) -> None:
     """Add explicit histograms, the cells of all at once."""
+    if not histograms:
+        return
     cells = np.frombuffer(b"".join([reading.counts for _, reading in histograms]), dtype="<i8")  # type: ignore[misc]
     sizes = np.array([slot.size for slot, _ in histograms])
     offsets = np.array([slot.offset for slot, _ in histograms])

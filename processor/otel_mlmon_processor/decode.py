@@ -21,9 +21,10 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_mlmon import semconv
+from otel_mlmon_processor.batch import Batch, Group
+from otel_mlmon_processor.forms import Forms, split
 from otel_mlmon_processor.point_values import (
     DEFAULT_LIMITS,
-    LATEST_TIME,
     DecodeLimits,
     MalformedError,
     UnreadablePointError,
@@ -42,11 +43,10 @@ from otel_mlmon_processor.points import (
     DELTA,
     ENVIRONMENT,
     GAUGE,
+    LATEST_TIME,
     SERVICE_INSTANCE,
     SERVICE_NAME,
     SERVICE_NAMESPACE,
-    Batch,
-    Group,
     Point,
     Producer,
     ProfilePart,
@@ -96,12 +96,44 @@ METRICS: Final = _HISTOGRAMS | _COUNTERS | _LEVELS | _GAUGES
 OURS: Final = frozenset(metric.name for metric in vars(semconv).values() if isinstance(metric, semconv.Metric))
 
 
-def decode_metrics(body: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Batch:
+def decode_metrics(body: bytes, limits: DecodeLimits = DEFAULT_LIMITS, forms: Forms | None = None) -> Batch:
     """Points of a metrics request.
 
+    Args:
+        body: bytes of an ExportMetricsServiceRequest.
+        limits: sizes.
+        forms: what is known of messages that come again, and learnt here; those of one limits only.
+
     Raises:
-        MalformedError: the bytes are not an ExportMetricsServiceRequest.
+        MalformedError: the bytes are not such a request.
     """
+    messages = split(body) if forms is not None else None
+    if forms is None or messages is None:
+        return _read_in_full(body, limits)
+    groups: list[Group] = []
+    tally = _Tally()
+    for tag, begin, end in messages:
+        message = body[begin:end]
+        known = forms.read(message)
+        if known is None:
+            batch = _read_in_full(body[tag:end], limits)
+            tally.add(batch)
+            groups += batch.groups
+            if len(batch.groups) == 1 and not batch.refused and "no_recorded_value" not in batch.ignored:
+                forms.learn(message, batch.groups[0].points, batch.items, batch.ignored)
+            continue
+        block, resource, scope = known
+        producer = _find_producer(resource, scope, limits)
+        tally.items += block.form.items
+        tally.ignored.update(block.form.ignored)
+        if producer is None:
+            tally.refuse("identity", len(block.form.points))
+        else:
+            groups.append(Group(producer, (), block=block))
+    return tally.finish(groups)
+
+
+def _read_in_full(body: bytes, limits: DecodeLimits) -> Batch:
     try:
         batch = _read_metrics(body, limits)
         if not batch.refused:
@@ -182,6 +214,11 @@ class _Tally:
     def refuse(self, reason: str, items: int) -> None:
         if items:
             self.refused[reason] += items
+
+    def add(self, batch: Batch) -> None:
+        self.items += batch.items
+        self.refused.update(batch.refused)
+        self.ignored.update(batch.ignored)
 
     def finish(self, groups: list[Group]) -> Batch:
         return Batch(tuple(groups), self.items, dict(self.refused), dict(self.ignored))

@@ -14,9 +14,9 @@ from typing import Final
 
 from otel_mlmon.profile.document import Profile
 from otel_mlmon_processor.additions import Additions, Sent
+from otel_mlmon_processor.batch import Batch, Group
 from otel_mlmon_processor.fold_settings import FoldSettings
 from otel_mlmon_processor.pack import PackError, pack, unpack
-from otel_mlmon_processor.points import Batch, Group
 from otel_mlmon_processor.producers import UnusableError
 from otel_mlmon_processor.profile_store import ProfileStore
 from otel_mlmon_processor.state import State
@@ -159,8 +159,8 @@ class Fold:
         try:
             producer = state.producer(group.producer)
         except UnusableError as reason:
-            refused[str(reason)] += len(group.points) + len(group.parts)
+            refused[str(reason)] += group.items
             return
         for part in group.parts:
             self._profiles.add(producer.number, producer.key(part.model, part.version), part, refused)
-        Sent(state, producer, additions, refused).take(group.points)
+        Sent(state, producer, additions, refused).take(group.points, group.block)

@@ -21,13 +21,14 @@ import grpc
 
 from otel_mlmon import semconv
 from otel_mlmon.profile.document import Profile
+from otel_mlmon_processor.batch import Batch
 from otel_mlmon_processor.decode import NOT_ML, MalformedError, decode_logs, decode_metrics, decode_traces
 from otel_mlmon_processor.fold import Fold, FormatError
 from otel_mlmon_processor.fold_settings import FoldSettings
+from otel_mlmon_processor.forms import Forms
 from otel_mlmon_processor.intake import IngestCounters, IngestSettings, Outcome, RefusedError
 from otel_mlmon_processor.journal import Entry, Journal, JournalError, pack_body
 from otel_mlmon_processor.point_values import DecodeLimits
-from otel_mlmon_processor.points import Batch
 from otel_mlmon_processor.views import build
 from otel_mlmon_processor.windows import ModelKey, ModelView
 
@@ -97,6 +98,7 @@ class Ingest:
         self._since = clock()
         self._journal = Journal(directory, clock)
         self._forwarding = forwarding
+        self._forms = Forms()
         self.outbox = threading.Event()
         try:
             self._outbox_entries, self._outbox_bytes = self._journal.measure_outbox()
@@ -282,7 +284,7 @@ class Ingest:
         try:
             fold = Fold.load(checkpoint.body, settings, parse) if checkpoint else Fold(settings, parse)
             for entry in entries:
-                _apply(fold, entry.received_ns, _decode(entry.signal, entry.body, self.settings.limits))
+                _apply(fold, entry.received_ns, _decode(entry.signal, entry.body, self.settings.limits, self._forms))
                 seq, count = entry.seq, count + 1
         except (FormatError, MalformedError) as error:
             raise JournalError(f"{self.path}: {error}") from error
@@ -360,7 +362,7 @@ class Ingest:
 
     def _read(self, request: _Request) -> None:
         try:
-            batch = _decode(request.signal, request.body, self.settings.limits)
+            batch = _decode(request.signal, request.body, self.settings.limits, self._forms)
         except MalformedError as error:
             request.answer = RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "malformed", str(error))
         except Exception as error:  # in our own code: whoever waits must be told, and the thread must live
@@ -426,9 +428,9 @@ class Ingest:
             done.set_result(None)
 
 
-def _decode(signal: str, body: bytes, limits: DecodeLimits) -> Batch:
+def _decode(signal: str, body: bytes, limits: DecodeLimits, forms: Forms) -> Batch:
     if signal == semconv.MonSignal.METRICS:
-        return decode_metrics(body, limits)
+        return decode_metrics(body, limits, forms)
     if signal == semconv.MonSignal.LOGS:
         return decode_logs(body, limits)
     if signal == semconv.MonSignal.TRACES:

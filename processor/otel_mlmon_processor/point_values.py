@@ -16,11 +16,9 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from otel_mlmon_processor.exponential import Exponential
-from otel_mlmon_processor.points import Attributes
+from otel_mlmon_processor.points import LARGEST_COUNT, Attributes
 from otel_mlmon_processor.reading import Reading
 
-LARGEST_COUNT: Final = 2**48  # so that thousands of points of this size still add up in 64 bits
-LATEST_TIME: Final = 2**63 - 1
 _COMMON_BYTES: Final = 2048  # bounds and attributes of which no more is kept are short, so that memory is bounded
 _COMMON_ATTRIBUTES: Final = 16_384
 

@@ -1,9 +1,7 @@
-"""What decoding hands to the fold: frozen points of `ml.*` metrics and parts of profiles. Values only."""
+"""Frozen points of `ml.*` metrics and parts of profiles. Values only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from otel_mlmon_processor.exponential import Exponential
@@ -13,6 +11,9 @@ SERVICE_NAMESPACE: Final = "service.namespace"
 SERVICE_NAME: Final = "service.name"
 SERVICE_INSTANCE: Final = "service.instance.id"
 ENVIRONMENT: Final = "deployment.environment.name"
+
+LARGEST_COUNT: Final = 2**48  # so that thousands of points of this size still add up in 64 bits
+LATEST_TIME: Final = 2**63 - 1
 
 GAUGE: Final = 0
 DELTA: Final = 1
@@ -53,28 +54,3 @@ class ProfilePart(NamedTuple):
     part: int
     parts: int
     body: bytes
-
-
-class Group(NamedTuple):
-    """What one producer sent in a request."""
-
-    producer: Producer
-    points: tuple[Point, ...]
-    parts: tuple[ProfilePart, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A decoded request.
-
-    Args:
-        groups: what can be used.
-        items: data points, spans or log records in the request.
-        refused: by reason, items that can never be used although they bear our names.
-        ignored: by reason, items that are none of ours or hold no value.
-    """
-
-    groups: tuple[Group, ...]
-    items: int
-    refused: Mapping[str, int] = field(default_factory=dict)
-    ignored: Mapping[str, int] = field(default_factory=dict)

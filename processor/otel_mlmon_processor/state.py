@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Final
 
+from otel_mlmon_processor.blocks import Form
 from otel_mlmon_processor.fold_settings import SECOND, FoldSettings
 from otel_mlmon_processor.generation import Generation
 from otel_mlmon_processor.layout import CATEGORY, CELLS, Layout, Place, Slot
 from otel_mlmon_processor.model import Model, OperationKey
 from otel_mlmon_processor.pack import Table
+from otel_mlmon_processor.plans import Plan, make_plan
 from otel_mlmon_processor.points import Attributes, Producer
 from otel_mlmon_processor.producers import (
     NUMBERS,
@@ -25,6 +27,7 @@ from otel_mlmon_processor.reading import Reading
 from otel_mlmon_processor.streams import identify
 from otel_mlmon_processor.windows import ModelKey
 
+_PLANS: Final = 4096  # that are kept
 _SWEEP: Final = 60 * SECOND  # between two looks for what has fallen silent
 
 
@@ -36,6 +39,7 @@ class State:
         self.models: dict[ModelKey, Model] = {}
         self.producers: dict[tuple[str, ...], ProducerState] = {}
         self.meanings: dict[tuple[str, Attributes], Meaning] = {}  # of all series
+        self._plans: dict[Form, Plan | None] = {}
         self.streams = 0
         self.now = 0  # newest time of receipt
         self.points = 0
@@ -97,6 +101,18 @@ class State:
         series = producer.series[meaning] = Series(producer.next_series, meaning, model, generation)
         producer.next_series += 1
         return series
+
+    def plan(self, form: Form) -> Plan | None:
+        """How a block is added at once; None where that cannot be."""
+        if form not in self._plans:
+            meanings = [self.meanings.get((point.metric, point.attributes)) for point in form.points]
+            known = [meaning for meaning in meanings if meaning is not None]
+            if len(known) < len(meanings):
+                return None  # not all have been counted before
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            self._plans[form] = make_plan(form, known)
+        return self._plans[form]
 
     def _find_model(self, producer: ProducerState, meaning: Meaning) -> tuple[Model, Generation | None]:
         caps, key = self.settings.caps, producer.key(meaning.model, meaning.version)
@@ -175,6 +191,7 @@ class State:
         if held != (len(self.producers), self.streams):
             used = {meaning: None for producer in self.producers.values() for meaning in producer.series}
             self.meanings = {(meaning.metric, meaning.attributes): meaning for meaning in used}
+            self._plans.clear()
         return retired
 
     def _retire(self, gone: Model | Generation) -> None:

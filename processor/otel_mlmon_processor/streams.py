@@ -8,6 +8,7 @@ from the points alone, docs/operations.md lists.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from otel_mlmon_processor.exponential import ExponentialSum
@@ -79,6 +80,21 @@ class Intervals:
             return TOO_OLD
         self.known[interval] = bit
         return NEW
+
+    def take_all(self, start: int, end: int, streams: Iterable[int]) -> bool:
+        """Note that streams sent (start, end], where it is new for all of them; otherwise nothing is noted."""
+        sent = 0
+        for stream in streams:
+            sent |= 1 << stream
+        before = self.known.get((start, end))
+        if before is None:
+            if self.settled.starts and self.settled.cover(*_extent(start, end)):
+                return False
+            before = 0
+        if before & sent:
+            return False
+        self.known[start, end] = before | sent
+        return True
 
     def settle(self, limit: int) -> None:
         """Keep at most `limit` exactly."""
