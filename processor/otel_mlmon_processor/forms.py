@@ -8,7 +8,7 @@ points are those that reading in full gives, which is verified when a form is le
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -29,6 +29,8 @@ _VALUE, _COUNT, _TOTAL, _CELLS = 6, 4, 5, 6
 _FLOAT = 4  # a plain number that is not whole
 _LARGEST: Final = 1 << 20  # bytes of a message that is worth a form
 _MOST_BYTES: Final = 40 << 20  # of all forms; what the fold keeps of them is about half as much again
+_MOST: Final = 4096  # forms
+_MOST_SHAPES: Final = 8  # of messages of one length: each is tried
 _LENGTHS: Final = 1024  # of messages that have been seen once
 _REST: Final = 4  # times as many messages as there are forms pass before one that was not among them makes way
 
@@ -44,6 +46,7 @@ class Forms:
         self._shapes: dict[int, list[Shape]] = {}  # by the length of the message
         self._forms: dict[int, list[Form]] = {}  # by a sum over what is the same
         self._lengths: dict[int, None] = {}
+        self._unsound = b""  # the last message that had a known form, and a number that cannot be used
         self._clock = 0
         self._bytes = 0
         self._held = 0
@@ -56,20 +59,22 @@ class Forms:
         """
         self._clock += 1
         for shape in self._shapes.get(len(message), ()):
-            constants, *numbers = shape.cut(message)
+            constants, cells, words = shape.cut(message)
             for form in self._forms.get(_key(constants), ()):
                 if form.shape is shape and form.constants == constants:
                     form.used = self._clock
-                    block = Block(form, *numbers)
-                    return (block, *_texts(shape, message)) if block.is_sound() else None
+                    block = Block(form, cells, words)
+                    if block.is_sound():
+                        return block, message[slice(*shape.resource)], message[slice(*shape.scope)]
+                    self._unsound = message
         return None
 
-    def learn(self, message: bytes, points: Sequence[Point], items: int, ignored: dict[str, int]) -> None:
+    def learn(self, message: bytes, points: Sequence[Point], items: int, ignored: Mapping[str, int]) -> None:
         """Learn the form of a message of which `points` were read in full, and nothing was refused, where another
         message of its length came before.
         """
         size = len(message)
-        if not 8 <= size <= _LARGEST or not points:
+        if not 8 <= size <= _LARGEST or not points or message is self._unsound:
             return
         if size not in self._lengths:
             if len(self._lengths) >= _LENGTHS:
@@ -89,38 +94,36 @@ class Forms:
     def _keep(self, form: Form) -> None:
         shapes = self._shapes.setdefault(len(form.constants), [])
         known = next((shape for shape in shapes if _same(shape, form.shape)), None)
-        if known is None:
+        if known is not None:
+            form.shape = known
+        elif len(shapes) < _MOST_SHAPES:
             shapes.append(form.shape)
         else:
-            form.shape = known
+            return
         self._forms.setdefault(_key(form.constants), []).append(form)
         self._bytes += len(form.constants)
         self._held += 1
 
     def _make_room(self, size: int) -> bool:
         """Forms that are in use are not given up for one that is new: with too many of them all would be of no use."""
-        if self._bytes + size > _MOST_BYTES:
+        if self._bytes + size > _MOST_BYTES or self._held >= _MOST:
             oldest = self._clock - _REST * self._held
             kept = [form for forms in self._forms.values() for form in forms if form.used > oldest]
             self._shapes, self._forms, self._bytes, self._held = {}, {}, 0, 0
             for form in kept:
                 self._keep(form)
-        return self._bytes + size <= _MOST_BYTES
+        return self._bytes + size <= _MOST_BYTES and self._held < _MOST
 
 
 def _key(constants: bytes | bytearray) -> int:
     return int(np.frombuffer(constants, "<u8", len(constants) // 8).sum())
 
 
-def _texts(shape: Shape, message: bytes) -> tuple[bytes, bytes]:
-    return message[slice(*shape.resource)], message[slice(*shape.scope)]
-
-
 def _same(one: Shape, other: Shape) -> bool:
-    return all(np.array_equal(mine, theirs) for mine, theirs in zip(one, other, strict=True))
+    return all(np.array_equal(np.asarray(mine), np.asarray(theirs)) for mine, theirs in zip(one, other, strict=True))
 
 
-def _make(message: bytes, points: Sequence[Point], items: int, ignored: dict[str, int]) -> Form:
+def _make(message: bytes, points: Sequence[Point], items: int, ignored: Mapping[str, int]) -> Form:
     """The form of a message.
 
     Raises:
@@ -208,7 +211,8 @@ def _find(message: bytes) -> tuple[tuple[int, int], tuple[int, int], list[_Found
         spans[field] = begin, end
     if not spans.keys() >= {_RESOURCE, _SCOPES}:
         raise _OtherFormError
-    scope, found = None, []
+    scope: tuple[int, int] | None = None
+    found: list[_Found] = []
     for field, begin, end in _walk(message, *spans[_SCOPES]):
         if field == _SCOPE and scope is None:
             scope = begin, end

@@ -144,7 +144,7 @@ def _thresholds(calibrations: Sequence[Calibration], budget: Budget, freedom: Fl
 
 
 def _f_quantile(tail: Floats, numerator: int, freedom: Floats) -> Floats:
-    """What an F variable exceeds with probability `tail`, exact for the smallest; scipy.stats takes a second to import."""
+    """What an F variable exceeds with probability `tail`, exactly; scipy.stats takes a second to import."""
     share = special.betaincinv(freedom / 2, numerator / 2, tail)
     quantile: Floats = freedom * (1 - share) / (numerator * share)
     return quantile

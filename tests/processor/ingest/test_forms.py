@@ -20,6 +20,7 @@ from otel_mlmon_processor.forms import Forms
 from otel_mlmon import Monitor, Profile, semconv
 
 CUMULATIVE = 2
+EXTREME = [0, 1, 2**48, 2**48 + 1, 2**63 - 1, 2**63, 2**64 - 1, 0x7FF8 << 48, 0x7FF0 << 48]  # also NaN and infinity
 
 
 class Keep(MetricExporter):
@@ -171,7 +172,7 @@ def known(otlp):
 def test_whatever_is_changed_in_the_bytes_it_is_read_as_in_full(known, data):
     forms, body = known
     changed = bytearray(body)
-    words = st.sampled_from([0, 1, 2**48, 2**48 + 1, 2**63 - 1, 2**63, 2**64 - 1, *struct.unpack("<2Q", struct.pack("<2d", float("nan"), float("inf")))])  # fmt: skip
+    words = st.sampled_from(EXTREME)
     for _ in range(data.draw(st.integers(1, 3))):
         if data.draw(st.booleans()):
             changed[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
@@ -184,7 +185,7 @@ def test_whatever_is_changed_in_the_bytes_it_is_read_as_in_full(known, data):
     assert read(bytes(changed), forms) == read(bytes(changed))
 
 
-@pytest.mark.parametrize("value", [0, 1, 2**48, 2**48 + 1, 2**63 - 1, 2**63, 2**64 - 1, 0x7FF8 << 48, 0x7FF0 << 48])
+@pytest.mark.parametrize("value", EXTREME)
 def test_each_number_is_checked_as_in_full(otlp, value):
     forms, body = make_known(otlp)
     ((size, (shape,)),) = forms._shapes.items()
@@ -213,3 +214,33 @@ def test_forms_that_are_in_use_do_not_make_way_for_what_comes_once(otlp, monkeyp
     for minute in range(2_000):
         send("busy", minute)
     assert send("busy", 0)
+
+
+def test_a_number_that_cannot_be_used_each_time_does_not_make_forms(otlp):
+    """As of calls under way, which are below zero where a process counts them wrongly."""
+    sender, forms = otlp.Sender(), Forms()
+    name = semconv.METRIC_ML_INFERENCE_ACTIVE_CALLS.name
+    for minute in range(30):
+        level = -1 if minute > 5 else 1
+        body = sender.request(
+            sender.count(level, 0, minute + 1, name=name, temporality=CUMULATIVE, monotonic=False),
+            sender.count(5, minute, minute + 1),
+        )
+        assert read(body, forms) == read(body)
+    assert forms._held == 1
+
+
+def test_many_shapes_of_one_length_are_not_all_tried(otlp):
+    """Of messages that somebody makes so that each has its numbers elsewhere."""
+    forms = Forms()
+    for name in range(40):
+        names = "m" * (name + 1), "v" * (40 - name)
+        sender = otlp.Sender(model=dict(zip((semconv.ML_MODEL_NAME, "x"), names, strict=True)))
+        for minute in range(3):
+            body = sender.request(
+                otlp.Sender(model={semconv.ML_MODEL_NAME: names[0]}).count(5, minute, minute + 1),
+                otlp.Sender(model={semconv.ML_MODEL_NAME: names[1]}).count(5, minute, minute + 1),
+                sender.count(5, minute, minute + 1),
+            )
+            assert read(body, forms) == read(body)
+    assert max(map(len, forms._shapes.values())) == forms_module._MOST_SHAPES

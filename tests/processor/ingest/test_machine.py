@@ -21,6 +21,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from otel_mlmon_processor.decode import decode_metrics
 from otel_mlmon_processor.fold import Fold
 from otel_mlmon_processor.fold_settings import FoldSettings
+from otel_mlmon_processor.forms import Forms
 from otel_mlmon_processor.layout import CATEGORY, CELLS, EXPONENTIAL, SEEN
 
 from otel_mlmon import semconv
@@ -188,7 +189,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         # Nobody is forgotten, or what is sent again after that would count again: a named test has that.
         self.settings = FoldSettings(display=600.0, retire=1e9)
-        self.fold = Fold(self.settings)
+        self.fold, self.forms = Fold(self.settings), Forms()
         self.checkpoint, self.journal = self.fold.dump(), []
         self.minute, self.ticks, self.lives = 100.0, 0, 0
         self.replicas: dict[str, Replica] = {}
@@ -360,7 +361,7 @@ class Machine(RuleBasedStateMachine):
     def arrive(self, request, enriched=False):
         entry = (self.otlp.at(self.minute), request.bodies[enriched])
         self.journal.append(entry)
-        refused = self.fold.apply(entry[0], decode_metrics(entry[1]))
+        refused = self.fold.apply(entry[0], decode_metrics(entry[1], forms=self.forms))
         assert not refused
         for item in request.items:
             self.expect(item)
@@ -386,7 +387,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def crash(self):
-        """What is not in the checkpoint is folded again from the journal, to the same state."""
+        """What is not in the checkpoint is folded again from the journal, read in full, to the same state."""
         before = self.fold.dump()
         self.fold = Fold.load(self.checkpoint, self.settings)
         for received, body in self.journal:
