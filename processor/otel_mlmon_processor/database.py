@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 APPLICATION: Final = 0x6D6C6D6E  # "mlmn": says whose database it is
-FORMAT: Final = 4
-OLDEST: Final = 3  # that is taken up: it has the same tables, and no compressed bodies
+FORMAT: Final = 5
+OLDEST: Final = 3  # that is taken up: it has the same tables; what is in them has changed
 
 _PAGE: Final = 16_384  # bytes; bodies are long, and each page costs a call of the system
 

@@ -24,7 +24,7 @@ from otel_mlmon_processor.upgrades import OLDEST, upgrade
 from otel_mlmon_processor.views import Capture, build, capture
 from otel_mlmon_processor.windows import ModelKey, ModelView
 
-FORMAT: Final = 4  # of the dump
+FORMAT: Final = 5  # of the dump
 
 
 class FormatError(ValueError):

@@ -1,16 +1,18 @@
-"""Trees of plain values, bytes and numpy arrays as bytes: JSON for the tree, the buffers behind it, zlib over all."""
+"""Trees of plain values, bytes and numpy arrays as bytes: JSON for the tree, the buffers behind it, lz4 over all."""
 
 from __future__ import annotations
 
 import json
 import struct
 import zlib
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, Final, Generic, TypeVar
 
+import lz4.block
 import numpy as np
 
-_MAGIC: Final = b"mlmonpk1"
+_MAGIC: Final = b"mlmonpk2"
+_UNPACK: Final[dict[bytes, Callable[[bytes], bytes]]] = {_MAGIC: lz4.block.decompress, b"mlmonpk1": zlib.decompress}
 _TYPES: Final = {"b": None, "q": np.dtype("<i8"), "d": np.dtype("<f8"), "i": np.dtype("<i4"), "I": np.dtype("<u4")}
 _CODES: Final = {dtype: code for code, dtype in _TYPES.items() if dtype is not None}
 _MARK: Final = "\x00"  # key of the object that stands for a buffer; plain objects have text keys without it
@@ -54,7 +56,7 @@ def pack(tree: Any) -> bytes:
 
     # JSON asks for what it does not know in the order of writing; reading goes by the same order.
     text = json.dumps(tree, default=replace, separators=(",", ":")).encode()
-    return _MAGIC + zlib.compress(struct.pack("<Q", len(text)) + text + b"".join(buffers), 1)
+    return _MAGIC + bytes(lz4.block.compress(b"".join([struct.pack("<Q", len(text)), text, *buffers])))
 
 
 def unpack(data: bytes) -> Any:
@@ -63,10 +65,11 @@ def unpack(data: bytes) -> Any:
     Raises:
         PackError: see there.
     """
-    if data[: len(_MAGIC)] != _MAGIC:
+    open_up = _UNPACK.get(data[: len(_MAGIC)])
+    if open_up is None:
         raise PackError("not a packed tree of this version")
     try:
-        raw = memoryview(zlib.decompress(data[len(_MAGIC) :]))
+        raw = memoryview(open_up(data[len(_MAGIC) :]))
         (length,) = struct.unpack_from("<Q", raw)
         position = 8 + length
 
@@ -83,7 +86,7 @@ def unpack(data: bytes) -> Any:
             return bytes(buffer) if dtype is None else np.frombuffer(buffer, dtype=dtype).copy()
 
         return json.loads(bytes(raw[8 : 8 + length]), object_hook=restore)
-    except (zlib.error, struct.error, KeyError, ValueError) as error:
+    except (zlib.error, lz4.block.LZ4BlockError, struct.error, KeyError, ValueError) as error:
         raise PackError(f"the packed tree is damaged: {error}") from error
 
 

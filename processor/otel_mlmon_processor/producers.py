@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from io import BytesIO
+from itertools import islice
 from typing import Any, Final
+
+import numpy as np
 
 from otel_mlmon import semconv
 from otel_mlmon_processor.generation import Generation
@@ -12,7 +14,7 @@ from otel_mlmon_processor.layout import CATEGORY, CELLS, EXPONENTIAL, INVALID, S
 from otel_mlmon_processor.model import Model
 from otel_mlmon_processor.pack import Table
 from otel_mlmon_processor.points import Attributes
-from otel_mlmon_processor.streams import Cumulative, Intervals
+from otel_mlmon_processor.streams import Cumulative, Intervals, dump_streams, load_streams
 from otel_mlmon_processor.windows import ModelKey, Role, VariableKey
 
 NUMBERS: Final = "numbers"  # a histogram: its place depends on its bounds
@@ -182,30 +184,35 @@ class ProducerState:
 
     def dump(self, meanings: Table[Meaning], bounds: Table[bytes]) -> list[Any]:
         """As plain values, for the checkpoint; what many producers share is in the tables."""
-        cells: list[bytes] = []
-        series = [
-            [meanings.place(s.meaning), s.number, [c.dump(bounds, cells) for c in s.cumulatives]]
-            for s in self.series.values()
+        series = list(self.series.values())
+        streams = [each.cumulatives for each in series]
+        return [
+            [self.number, self.namespace, self.service, self.instance, self.environment],
+            self.received,
+            self.next_series,
+            self.intervals.dump(),
+            np.array([meanings.place(each.meaning) for each in series], dtype=np.int64),
+            np.array([each.number for each in series], dtype=np.int64),
+            np.array([len(each) for each in streams], dtype=np.int64),
+            dump_streams([stream for each in streams for stream in each], bounds),
         ]
-        identity = [self.number, self.namespace, self.service, self.instance, self.environment]
-        return [identity, self.received, self.next_series, self.intervals.dump(), series, b"".join(cells)]
 
     @classmethod
     def load(
         cls, plain: list[Any], models: dict[ModelKey, Model], meanings: list[Meaning], bounds: list[bytes]
     ) -> ProducerState:
         """What `dump` gave, with the tables."""
-        (number, namespace, service, instance, environment), received, next_series, intervals, series, cells = plain
+        (number, namespace, service, instance, environment), received, next_series, intervals, *columns, held = plain
         producer = cls(number, namespace, service, instance, environment, received, next_series)
         producer.intervals = Intervals.load(intervals)
-        rest = BytesIO(cells)
-        for place, number, cumulatives in series:
+        streams = load_streams(held, bounds)
+        for place, number, cumulatives in zip(*[column.tolist() for column in columns], strict=True):
             meaning = meanings[place]
             model = models[producer.key(meaning.model, meaning.version)]
             generation = model.generations[meaning.digest] if meaning.variable else None
-            held = producer.series[meaning] = Series(number, meaning, model, generation)
-            for cumulative in cumulatives:
-                held.keep(Cumulative.load(cumulative, bounds, rest))
+            series = producer.series[meaning] = Series(number, meaning, model, generation)
+            for stream in islice(streams, cumulatives):
+                series.keep(stream)
         return producer
 
 

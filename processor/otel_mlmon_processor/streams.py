@@ -7,9 +7,12 @@ from the points alone, docs/operations.md lists.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
-from collections.abc import Iterable
-from typing import Any, BinaryIO, Final, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
 
 from otel_mlmon_processor.exponential import ExponentialSum
 from otel_mlmon_processor.pack import Table
@@ -179,27 +182,40 @@ class Cumulative:
             difference = _zero(reading.counts)
         return Increase(since, Reading(difference, reading.bounds, total))
 
-    def dump(self, bounds: Table[bytes], cells: list[bytes]) -> list[Any]:
-        """As plain values, for the checkpoint; the cells of a histogram go to the end of `cells`."""
-        counts, edges, total = self.reading
-        plain: Any = counts
-        if isinstance(counts, bytes):
-            cells.append(counts)
-            plain = None
-        elif isinstance(counts, ExponentialSum):
-            plain = counts.dump()
-        return [self.start, self.end, self.floor, plain, bounds.place(edges), total]
 
-    @classmethod
-    def load(cls, plain: list[Any], bounds: list[bytes], cells: BinaryIO) -> Cumulative:
-        """What `dump` gave."""
-        start, end, floor, counts, place, total = plain
-        edges = bounds[place]
-        if counts is None:
-            counts = cells.read(len(edges) + 8)
-        elif isinstance(counts, list):
-            counts = ExponentialSum.load(counts)
-        return cls(start, end, Reading(counts, edges, total), floor)
+def dump_streams(streams: Sequence[Cumulative], bounds: Table[bytes]) -> list[Any]:
+    """As plain values, for the checkpoint: by column, as they are many. Bounds go to the table."""
+    readings = [stream.reading for stream in streams]
+    others = [
+        reading.counts.dump() if isinstance(reading.counts, ExponentialSum) else reading.counts
+        for reading in readings
+        if not isinstance(reading.counts, bytes)
+    ]
+    return [
+        np.array([stream.start for stream in streams], dtype=np.int64),
+        np.array([stream.end for stream in streams], dtype=np.int64),
+        np.array([stream.floor for stream in streams], dtype=np.int64),
+        np.array([math.nan if r.sum is None else r.sum for r in readings], dtype=np.float64),
+        np.array([bounds.place(r.bounds) if isinstance(r.counts, bytes) else -1 for r in readings], dtype=np.int64),
+        b"".join([reading.counts for reading in readings if isinstance(reading.counts, bytes)]),
+        others,
+    ]
+
+
+def load_streams(plain: list[Any], bounds: list[bytes]) -> Iterator[Cumulative]:
+    """What `dump_streams` gave."""
+    *columns, cells, others = plain
+    first, rest = 0, iter(others)
+    for start, end, floor, total, place in zip(*[column.tolist() for column in columns], strict=True):
+        edges = bounds[place] if place >= 0 else b""
+        counts: Measured
+        if place >= 0:
+            counts = cells[first : first + len(edges) + 8]
+            first += len(edges) + 8
+        else:
+            other = next(rest)
+            counts = ExponentialSum.load(other) if isinstance(other, list) else other
+        yield Cumulative(start, end, Reading(counts, edges, None if math.isnan(total) else total), floor)
 
 
 def _zero(counts: Measured) -> Measured:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -10,11 +11,36 @@ from otel_mlmon_processor.pack import Table
 from otel_mlmon_processor.points import Attributes
 
 OLDEST: Final = 3  # that can be read
+_ROWS: Final = 4
 
 
 def upgrade(version: int, state: list[Any]) -> list[Any]:
     """The state of a dump of format `version`, as `State.load` takes it."""
-    return _from_3(state) if version == OLDEST else state
+    if version == OLDEST:
+        state = _from_3(state)
+    return _from_4(state) if version <= _ROWS else state
+
+
+def _from_4(state: list[Any]) -> list[Any]:
+    """Each series and each cumulative stream was a list of its own."""
+    *_, producers = state
+    for _, producer in producers:
+        *_, series, cells = producer
+        streams = [stream for _, _, held in series for stream in held]
+        starts, ends, floors, counts, bounds, sums = zip(*streams, strict=True) if streams else [()] * 6
+        producer[4:] = [
+            np.array([place for place, _, _ in series], dtype=np.int64),
+            np.array([number for _, number, _ in series], dtype=np.int64),
+            np.array([len(held) for _, _, held in series], dtype=np.int64),
+            [
+                *[np.array(column, dtype=np.int64) for column in (starts, ends, floors)],
+                np.array([math.nan if total is None else total for total in sums], dtype=np.float64),
+                np.array([place if c is None else -1 for place, c in zip(bounds, counts, strict=True)], dtype=np.int64),
+                cells,
+                [count for count in counts if count is not None],
+            ],
+        ]
+    return state
 
 
 def _from_3(state: list[Any]) -> list[Any]:

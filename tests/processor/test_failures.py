@@ -186,11 +186,11 @@ def test_a_damaged_file_is_left_as_it_is(refuse, filled, otlp):
         ("INSERT INTO checkpoint VALUES (1, 1, 1, x'00')", "the checkpoint cannot be read ("),
         (
             "PRAGMA user_version = 99",
-            "written by a newer version (format 99; this one reads up to 4): run that version",
+            "written by a newer version (format 99; this one reads up to 5): run that version",
         ),
         (
             "PRAGMA user_version = 1",
-            "written by an older version (format 1; this one reads 3 to 4): move the directory away",
+            "written by an older version (format 1; this one reads 3 to 5): move the directory away",
         ),
     ],
 )
