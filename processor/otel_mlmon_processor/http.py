@@ -24,6 +24,7 @@ from uvicorn.server import ServerState
 from otel_mlmon_processor.security import CHALLENGE
 
 PATIENCE = 30.0  # s for a request to come whole, and for its answer to be taken
+CONNECTIONS = 64  # at once; further ones are told so
 CERTIFIED = "certified"  # in the state of a request: whether the client has shown a certificate
 
 
@@ -145,7 +146,7 @@ class HttpServer:
             lifespan="off",
             ws="none",
             timeout_keep_alive=5,
-            limit_concurrency=64,
+            limit_concurrency=CONNECTIONS,
             ssl_context_factory=(lambda *_: context) if context else None,
         )
         self._server = uvicorn.Server(config)

@@ -28,6 +28,7 @@ from otel_mlmon_processor.fold_settings import FoldSettings
 from otel_mlmon_processor.forms import Forms
 from otel_mlmon_processor.intake import IngestCounters, IngestSettings, Outcome, RefusedError
 from otel_mlmon_processor.journal import Entry, Journal, JournalError, pack_body
+from otel_mlmon_processor.messages import MOST_MESSAGES, has_too_many
 from otel_mlmon_processor.point_values import DecodeLimits
 from otel_mlmon_processor.views import build
 from otel_mlmon_processor.windows import ModelKey, ModelView
@@ -361,6 +362,11 @@ class Ingest:
             self._shares[request.client] = requests - 1, held - size
 
     def _read(self, request: _Request) -> None:
+        if has_too_many(request.signal, request.body):
+            request.answer = RefusedError(
+                grpc.StatusCode.INVALID_ARGUMENT, "too_many_messages", f"a request may hold {MOST_MESSAGES} messages"
+            )
+            return
         try:
             batch = _decode(request.signal, request.body, self.settings.limits, self._forms)
         except MalformedError as error:

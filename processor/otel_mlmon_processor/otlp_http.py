@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import math
+import threading
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import grpc
@@ -23,14 +25,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from otel_mlmon_processor.http import make_starlette
+from otel_mlmon_processor.http import CONNECTIONS, make_starlette
 from otel_mlmon_processor.ingest import Ingest, RefusedError
-from otel_mlmon_processor.intake import name_client
+from otel_mlmon_processor.intake import Outcome, name_client
+from otel_mlmon_processor.messages import MOST_MESSAGES
 from otel_mlmon_processor.security import CHALLENGE, Tokens
 from otel_mlmon_processor.services import MESSAGE_BYTES, SERVICES, Service
 
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
+JSON_BYTES: Final = 4 * 1024 * 1024  # largest request in JSON, which takes the more memory the less it says
+JSON_MESSAGES: Final = MOST_MESSAGES // 4  # lists and objects in it: one in sixteen bytes too
 GZIP: Final = 31  # window bits that ask zlib for gzip's header
 _HEX: Final = ("traceId", "spanId", "parentSpanId")  # which OTLP writes in hex, protobuf's JSON in base64
 # Those that a client may try again are 429 and 503, by the specification.
@@ -50,6 +55,29 @@ class _BadRequestError(Exception):
         self.code, self.reason = code, reason
 
 
+class _Room:
+    """Bytes for bodies that are being received, of all connections; one is taken in alone however large it is.
+    `unpacking` is held by who unpacks one.
+
+    Args:
+        size: bytes. Each connection has an equal share of as much again for itself, so that small requests get in while
+            large ones take all of it.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size, self.share = size, size // CONNECTIONS
+        self._taken = 0
+        self.unpacking = threading.Lock()
+
+    def take(self, held: int, wanted: int) -> bool:
+        """Whether a body that holds so many bytes of it may hold so many; then it does."""
+        others = self._taken - held
+        if wanted > held and others and others + wanted > self._size:
+            return False
+        self._taken = others + wanted
+        return True
+
+
 def make_otlp_application(
     ingest: Ingest, *, message_bytes: int = MESSAGE_BYTES, tokens: Tokens | None = None
 ) -> Starlette:
@@ -57,17 +85,28 @@ def make_otlp_application(
 
     Args:
         ingest: takes the requests.
-        message_bytes: largest request, packed and unpacked.
+        message_bytes: largest request, packed and unpacked; of JSON JSON_BYTES at most.
         tokens: one of which a request must have; None lets all in.
     """
+    room = _Room(ingest.settings.pending_bytes)
     return make_starlette(
-        [Route(service.path, _export(ingest, service, message_bytes, tokens), methods=["POST"]) for service in SERVICES]
+        [
+            Route(service.path, _export(ingest, service, message_bytes, tokens, room), methods=["POST"])
+            for service in SERVICES
+        ]
     )
 
 
 def _export(
-    ingest: Ingest, service: Service, most: int, tokens: Tokens | None
+    ingest: Ingest, service: Service, most: int, tokens: Tokens | None, room: _Room
 ) -> Callable[[Request], Awaitable[Response]]:
+    def take_in(packed: bytes, kind: str, encoding: str, client: str) -> Outcome:
+        with room.unpacking:  # one at a time, as it takes memory; what comes of it is let in at once, or refused
+            body = _unpack(packed, encoding, _limit(kind, most))
+            if kind == JSON:
+                body = _from_json(service.request, body)
+        return ingest.submit(service.signal, body, client)
+
     async def export(request: Request) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         reason = tokens.refuse(request.headers.get("authorization")) if tokens else None
@@ -80,12 +119,10 @@ def _export(
         try:
             if kind not in (PROTOBUF, JSON):
                 raise _BadRequestError(415, "content_type", f"content-type must be {PROTOBUF} or {JSON}, got {kind!r}")
-            packed = await _read(request, most)
-            body = await run_in_threadpool(_unpack, packed, request.headers.get("content-encoding", ""), most)
-            if kind == JSON:
-                body = await run_in_threadpool(_from_json, service.request, body)
             client = name_client(*request.client) if request.client is not None else ""
-            outcome = await run_in_threadpool(ingest.submit, service.signal, body, client)
+            async with _reading(request, _limit(kind, most), room, ingest, service.signal) as packed:
+                encoding = request.headers.get("content-encoding", "")
+                outcome = await run_in_threadpool(take_in, packed, kind, encoding, client)
         except _BadRequestError as bad:
             ingest.count_refused(service.signal, bad.reason)
             return _respond(Status(code=grpc.StatusCode.INVALID_ARGUMENT.value[0], message=str(bad)), kind, bad.code)
@@ -100,17 +137,33 @@ def _export(
     return export
 
 
-async def _read(request: Request, most: int) -> bytes:
-    parts, size = [], 0
+def _limit(kind: str, most: int) -> int:
+    return min(most, JSON_BYTES) if kind == JSON else most
+
+
+@contextlib.asynccontextmanager
+async def _reading(request: Request, most: int, room: _Room, ingest: Ingest, signal: str) -> AsyncIterator[bytes]:
+    """The body, which has its place in the room until it has been taken in."""
+    parts, size, held = [], 0, 0
     try:
         async for part in request.stream():
             parts.append(part)
             size += len(part)
             if size > most:
                 raise _too_large(most)
+            wanted = max(size - room.share, 0)
+            if not room.take(held, wanted):
+                ingest.count_refused(signal, "overload")
+                message, again = "too many large requests are being received; come again", ingest.settings.retry_after
+                raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "overload", message, again)
+            held = wanted
+        body = b"".join(parts)
+        parts.clear()
+        yield body
     except ClientDisconnect:
         raise _BadRequestError(400, "incomplete", "the request ended early") from None
-    return b"".join(parts)
+    finally:
+        room.take(held, 0)
 
 
 def _unpack(body: bytes, encoding: str, most: int) -> bytes:
@@ -141,6 +194,8 @@ def _too_large(most: int) -> _BadRequestError:
 
 def _from_json(message: type[Message], body: bytes) -> bytes:
     """The protobuf form of a request in OTLP's JSON."""
+    if body.count(b"{") + body.count(b"[") > JSON_MESSAGES:  # those in texts too: there are not that many
+        raise _BadRequestError(400, "too_many_messages", f"a request may hold {JSON_MESSAGES} lists and objects")
     try:
         document = json.loads(body)
         _read_ids(document)
