@@ -31,6 +31,7 @@ _LARGEST: Final = 1 << 20  # bytes of a message that is worth a form
 _MOST_BYTES: Final = 40 << 20  # of all forms; what the fold keeps of them is about half as much again
 _MOST: Final = 4096  # forms
 _MOST_SHAPES: Final = 8  # of messages of one length: each is tried
+_MOST_MESSAGES: Final = 4096  # of a request that are read one by one
 _LENGTHS: Final = 1024  # of messages that have been seen once
 _REST: Final = 4  # times as many messages as there are forms pass before one that was not among them makes way
 
@@ -293,11 +294,15 @@ def _read_varint(message: bytes, at: int) -> tuple[int, int]:
 
 
 def split(body: bytes) -> list[tuple[int, int, int]] | None:
-    """The messages of a request, each from its tag, and from and to; None where it has anything else."""
+    """The messages of a request, each from its tag, and from and to; None where it has anything else, or so many that
+    they are better read all at once.
+    """
     found: list[tuple[int, int, int]] = []
     at = 0
     try:
         while at < len(body):
+            if len(found) == _MOST_MESSAGES:
+                return None
             tag, begin = _read_varint(body, at)
             size, begin = _read_varint(body, begin)
             if tag != (1 << 3 | _LENGTH) or begin + size > len(body):
