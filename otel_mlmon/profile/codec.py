@@ -6,8 +6,10 @@ The published schema is docs/profile.schema.json; a test keeps the two in agreem
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise, starmap
+from operator import itemgetter
 from typing import Any, Final, NoReturn, get_args
 
 import numpy as np
@@ -32,6 +34,8 @@ from otel_mlmon.profile.fields import MAX_COUNT, Fields, check_count, check_numb
 from otel_mlmon.profile.windows import dump_windows, read_windows
 
 MAX_BYTES: Final = 64 << 20
+MAX_VALUES: Final = MAX_BYTES // 8  # numbers, texts and the like: a profile has one in ten bytes or fewer
+MAX_NODES: Final = MAX_BYTES // 64  # lists and objects: one in seventy bytes or fewer
 MAX_REFERENCES: Final = 20_000
 MAX_EDGES: Final = 1_000
 MAX_CATEGORIES: Final = 10_000
@@ -165,7 +169,11 @@ def decode_profile(data: bytes) -> Profile:
 
 def _parse(data: bytes) -> Any:
     if len(data) > MAX_BYTES:
-        raise ProfileError(f"not a profile: {len(data)} bytes, at most {MAX_BYTES} are read")
+        raise ProfileError(f"not a profile: it is too large, at most {MAX_BYTES} bytes are read")
+    # Those in texts count too. Counted before they are read, as two bytes become a hundred.
+    nodes = data.count(b"{") + data.count(b"[")
+    if nodes > MAX_NODES or nodes + data.count(b",") > MAX_VALUES:
+        raise ProfileError(f"not a profile: more than {MAX_NODES} lists and objects, or {MAX_VALUES} values")
 
     def refuse(constant: str) -> NoReturn:
         raise ProfileError(f"not a profile: {constant} is no JSON number")
@@ -173,8 +181,8 @@ def _parse(data: bytes) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         fields = dict(pairs)
         if len(fields) < len(pairs):
-            keys = [key for key, _ in pairs]
-            raise ProfileError(f"not a profile: field {next(k for k in keys if keys.count(k) > 1)!r} occurs twice")
+            twice, _ = max(Counter(key for key, _ in pairs).items(), key=itemgetter(1))
+            raise ProfileError(f"not a profile: field {show(twice)} occurs twice")
         return fields
 
     try:

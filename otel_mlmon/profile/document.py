@@ -192,8 +192,12 @@ class Profile:
             OSError: it cannot be read.
             ProfileError: it is not a profile; the file and the field are named.
         """
+        from otel_mlmon.profile.codec import MAX_BYTES
+
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)  # as much as says that it is too large
         try:
-            return cls.from_bytes(Path(path).read_bytes())
+            return cls.from_bytes(data)
         except ProfileError as error:
             raise ProfileError(f"{os.fspath(path)}: {error}") from None
 

@@ -26,7 +26,7 @@ from otel_mlmon_processor.exporters.families import Family, list_families
 from otel_mlmon_processor.exporters.otlp import OtlpExporter
 from otel_mlmon_processor.exporters.prometheus import SnapshotCollector
 from otel_mlmon_processor.fold import FoldCounters
-from otel_mlmon_processor.fold_settings import Caps, FoldSettings
+from otel_mlmon_processor.fold_settings import PROFILE_BYTES, Caps, FoldSettings
 from otel_mlmon_processor.forward import Forwarder
 from otel_mlmon_processor.http import HttpServer, make_application
 from otel_mlmon_processor.ingest import Ingest, IngestCounters, IngestSettings
@@ -40,6 +40,7 @@ from otel_mlmon_processor.watch import Looked, Watch
 from otel_mlmon_processor.windows import ModelKey
 
 _LOG = logging.getLogger(__name__)
+FEATURE_BYTES: Final = 8_192  # of a profile's document: twice what a feature with seasons has
 SAID: Final = 5  # findings in a log line
 _NOTHING = IngestCounters(
     received={},
@@ -103,6 +104,7 @@ class Processor:
                     streams=limits.streams,
                     variables=limits.features,
                     categories=limits.categories,
+                    profile_bytes=max(PROFILE_BYTES, limits.features * FEATURE_BYTES),
                 ),
             )
             intake = IngestSettings(

@@ -67,7 +67,7 @@ class Fold:
         self.settings = settings or FoldSettings()
         caps = self.settings.caps
         self._state = State(self.settings)
-        self._profiles = ProfileStore(caps.profiles, caps.profile_bytes, caps.assemblies, parse)
+        self._profiles = ProfileStore(caps, parse)
 
     def apply(self, received_ns: int, batch: Batch) -> Counter[str]:
         """Fold one request; by reason, the items of it that can never be used (beyond those that decoding refused)."""

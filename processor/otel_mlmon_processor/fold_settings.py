@@ -10,6 +10,7 @@ SECOND: Final = 1_000_000_000  # ns
 
 # Numbers of windows over which the decision layer combines.
 SCALES: Final = (1, 5, 15, 60, 240)
+PROFILE_BYTES: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,10 @@ class Caps:
         streams: series of points of all producers.
         intervals: delta intervals kept exactly, over all producers; each has at least 256, and one for each series.
         profiles: profiles of a model.
-        profile_bytes: size of an unpacked profile.
-        assemblies: profiles of which parts are missing.
+        profile_bytes: size of an unpacked profile,
+        document_bytes: and of all.
+        assemblies: profiles of which parts are missing,
+        assembly_bytes: and size of these parts, packed.
         windows_ahead: windows that the fastest producer of a model may be ahead of the slowest.
     """
 
@@ -47,8 +50,10 @@ class Caps:
     streams: int = 1_000_000
     intervals: int = 100_000
     profiles: int = 4
-    profile_bytes: int = 64 * 1024 * 1024
+    profile_bytes: int = PROFILE_BYTES
+    document_bytes: int = 256 * 1024 * 1024
     assemblies: int = 64
+    assembly_bytes: int = 64 * 1024 * 1024
     windows_ahead: int = 20_000
 
 

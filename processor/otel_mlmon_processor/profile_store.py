@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from otel_mlmon.profile.document import Profile, ProfileError
+from otel_mlmon_processor.fold_settings import Caps
 from otel_mlmon_processor.points import ProfilePart
 from otel_mlmon_processor.windows import ModelKey
 
@@ -31,16 +32,13 @@ class ProfileStore:
     """Profiles by model and hash.
 
     Args:
-        most: profiles of a model; a further one replaces the oldest if it is newer.
-        size: bytes of an unpacked document.
-        assemblies: profiles of which parts are missing; a further one replaces the oldest.
+        caps: how many profiles of a model, the oldest of which a newer one replaces; how large a document, and all of
+            them; how many of which parts are missing, and their bytes: beyond, the oldest of these is given up.
         parse: reads a document.
     """
 
-    def __init__(self, most: int, size: int, assemblies: int, parse: Parse = Profile.from_bytes) -> None:
-        self._most = most
-        self._size = size
-        self._limit = assemblies
+    def __init__(self, caps: Caps, parse: Parse = Profile.from_bytes) -> None:
+        self._caps = caps
         self._parse = parse
         self._documents: dict[ModelKey, dict[str, tuple[Profile, bytes]]] = {}
         self._assemblies: dict[tuple[int, ModelKey, str], _Assembly] = {}
@@ -54,10 +52,11 @@ class ProfileStore:
         assembly = self._assemblies.get(place)
         if assembly is None or assembly.parts != part.parts:
             assembly = self._assemblies[place] = _Assembly(part.parts)
-            while len(self._assemblies) > self._limit:
-                del self._assemblies[next(iter(self._assemblies))]
         assembly.bodies[part.part] = part.body
         if len(assembly.bodies) < assembly.parts:
+            while len(self._assemblies) > self._caps.assemblies or self._waiting_bytes() > self._caps.assembly_bytes:
+                del self._assemblies[next(iter(self._assemblies))]
+                refused["profile_incomplete"] += 1
             return
         del self._assemblies[place]
         try:
@@ -99,11 +98,17 @@ class ProfileStore:
             held = dict(bodies)
             self._assemblies[producer, ModelKey(*key), digest] = _Assembly(parts, held)
 
+    def _measure(self, key: ModelKey) -> int:
+        return sum(len(document) for _, document in self._documents[key].values())
+
+    def _waiting_bytes(self) -> int:
+        return sum(len(body) for assembly in self._assemblies.values() for body in assembly.bodies.values())
+
     def _read(self, key: ModelKey, part: ProfilePart, assembly: _Assembly) -> tuple[Profile, bytes]:
         packed = b"".join(assembly.bodies[number] for number in range(1, assembly.parts + 1))
         unpacker = zlib.decompressobj(_GZIP)
         try:
-            document = unpacker.decompress(packed, self._size)
+            document = unpacker.decompress(packed, self._caps.profile_bytes)
         except zlib.error:
             raise _BrokenError("profile_not_gzip") from None
         if not unpacker.eof:
@@ -117,10 +122,12 @@ class ProfileStore:
         return profile, document
 
     def _keep(self, key: ModelKey, profile: Profile, document: bytes) -> None:
+        if len(document) + sum(map(self._measure, self._documents)) > self._caps.document_bytes:
+            raise _BrokenError("too_many_profiles")
         held = self._documents.setdefault(key, {})
         self.conflicts += bool(held)
         held[profile.hash] = (profile, document)
-        if len(held) > self._most:
+        if len(held) > self._caps.profiles:
             oldest = min((profile for profile, _ in held.values()), key=_age)
             del held[oldest.hash]
 
