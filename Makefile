@@ -39,12 +39,13 @@ test-stack: .venv/.dev ## Tests against the real programs of the stack, which ar
 collector: .venv/.dev ## Our distribution of the collector; prints where it is
 	@$(BIN)/python collector-config/build.py collector
 
-check: .venv/.dev ## Format, lint, types, import contracts, generated files
+check: .venv/.dev ## Format, lint, types, import contracts, generated files, known vulnerabilities
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@PYTHONPATH=processor $(BIN)/lint-imports
 	@$(BIN)/python semconv/generate.py --check
+	@$(BIN)/python .ci/audit.py
 
 format: .venv/.dev ## Format the code and mend what ruff can
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
