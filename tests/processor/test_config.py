@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 import trustme
@@ -102,6 +103,99 @@ def test_files_for_plain_text_are_refused(read, tmp_path):
     with pytest.raises(ConfigError, match="`tls` needs https://"):
         read(text % "http")
     assert read(text % "https").forward.tls.ca == tmp_path / "ca.pem"
+
+
+NESTED = {
+    "flow": "[" * 50_000 + "]" * 50_000,
+    "mappings": "window: " + "{size: " * 20_000 + "1" + "}" * 20_000,
+    "block": "\n".join("  " * depth + "window:" for depth in range(500)),
+}
+
+
+@pytest.mark.parametrize("case", NESTED)
+def test_values_nested_deeply_are_a_clear_error(read, case):
+    with pytest.raises(ConfigError, match=r"mlmon\.yaml: .*(nested too deeply|window)") as error:
+        read(NESTED[case])
+    assert len(str(error.value)) < 2_000
+
+
+@pytest.mark.parametrize("key", ["listen", "data", "window", "alarms", "export"])
+def test_aliases_that_grow_without_end_take_no_time_and_are_not_shown(read, key):
+    """A billion laughs: each line is ten of the line before."""
+    lines = ["a0: &a0 [laugh]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 30)]
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=key) as error:
+        read("\n".join([*lines, f"{key}: *a29"]))
+    assert time.monotonic() - began < 10
+    assert len(str(error.value)) < 20_000
+
+
+def test_an_alias_of_itself_is_a_clear_error(read):
+    with pytest.raises(ConfigError, match="window"):
+        read("window: &a {size: *a}")
+    with pytest.raises(ConfigError, match="export"):
+        read("export: &a [*a]")
+
+
+LONG = "/" + "x" * 5_000
+PATHS = {
+    "profiles": f"profiles: {LONG}",
+    "tokens": f"tokens: {LONG}",
+    "tls": f"tls: {{certificate: {LONG}, key: {LONG}}}",
+    "tls, authority": f"tls: {{certificate: /etc/hostname, key: /etc/hostname, client_ca: {LONG}}}",
+    "forward.tls.ca": f"forward: {{endpoint: 'https://localhost:1', tls: {{ca: {LONG}}}}}",
+    "profiles, below a file": "profiles: /etc/hostname/x",
+}
+
+
+@pytest.mark.parametrize("case", PATHS)
+def test_a_path_that_the_system_does_not_take_is_a_clear_error(read, case):
+    with pytest.raises(ConfigError, match=case.split(",")[0]) as error:
+        read(PATHS[case])
+    assert "\n" not in str(error.value)
+
+
+def test_a_data_directory_that_the_system_does_not_take_ends_with_one_line(tmp_path, capsys):
+    status, _, err = run(capsys, "--data", LONG, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
+    assert status == 2
+    assert err.startswith("otel-mlmon processor: ")
+    assert err.count("\n") == 1
+
+
+S3CRET = {
+    "in a header beside a wrong key": "forward: {endpoint: 'http://localhost:1', headers: {a: s3cret}, sise: 1}",
+    "in a header of a section without an endpoint": "forward: {headers: {authorization: s3cret}}",
+    "in headers that are a list": "forward: {endpoint: 'http://localhost:1', headers: [s3cret]}",
+    "in headers that are a text": "forward: {endpoint: 'http://localhost:1', headers: s3cret}",
+    "in a header that is no text": "forward: {endpoint: 'http://localhost:1', headers: {a: [s3cret]}}",
+    "in an export of another": "export: [{endpoint: 'http://localhost:1', headers: {a: s3cret}}, {endpoint: x}]",
+    "in exports that are no list": "export: {endpoint: 'http://localhost:1', headers: {a: s3cret}}",
+    "as a password": "forward: {endpoint: 'http://me:s3cret@localhost:1'}",
+    "as a password of no address": "forward: {endpoint: 'me:s3cret@localhost'}",
+    "as a password, with a path": "export: [{endpoint: 'https://me:s3cret@localhost:1/x', protocol: grpc}]",
+    "where plain text is refused": "forward: {endpoint: 'http://example.org:1', headers: {a: s3cret}}",
+}
+
+
+@pytest.mark.parametrize("case", S3CRET)
+def test_a_secret_is_not_shown_in_an_error(read, case):
+    with pytest.raises(ConfigError) as error:
+        read(S3CRET[case])
+    assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["s3cret two\n", "# s3cret\n", ""])
+def test_what_is_in_a_token_file_is_not_shown_in_an_error(read, tmp_path, text):
+    (tmp_path / "tokens").write_text(text)
+    with pytest.raises(ConfigError, match="tokens") as error:
+        read(f"tokens: {tmp_path / 'tokens'}")
+    assert "s3cret" not in str(error.value)
+
+
+def test_a_long_value_is_cut(read):
+    with pytest.raises(ConfigError, match="listen") as error:
+        read(f"listen: {'x' * 100_000}")
+    assert len(str(error.value)) < 1_000
 
 
 @pytest.mark.parametrize("header", ['authorization: "Bearer s3cret\\nx: y"', '"x y": s3cret'])
