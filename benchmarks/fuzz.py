@@ -118,7 +118,7 @@ def main() -> int:
         RESULT.with_suffix(".md").write_text(render(kept))
         if options.keep:
             keep(target)
-    return int(any(result["findings"] for result in found.values()))
+    return int(any(found[target]["findings"] for target in options.targets))  # of this run
 
 
 if __name__ == "__main__":
