@@ -15,7 +15,7 @@ from otel_mlmon_processor.pack import PackError, pack, unpack
 
 _LOG = logging.getLogger(__name__)
 FILE: Final = "alarms.state"
-VERSION: Final = 2
+VERSION: Final = 3
 
 
 class AlarmStore:

@@ -25,7 +25,7 @@ from otel_mlmon.numerics.season import UNIT, expect
 from otel_mlmon_processor.core.budget import CELLS, ORDER, RATES, SLOW, SMOOTH
 from otel_mlmon_processor.core.nulls import Nulls
 from otel_mlmon_processor.core.slow import SlowDetector
-from otel_mlmon_processor.core.sums import Sums
+from otel_mlmon_processor.core.sums import Sums, Weeks
 
 HOLD: Final = 0.5  # of the evidence that raises an alarm is enough to hold it
 _SURE: Final = float(special.ndtr(-Z95))
@@ -90,6 +90,7 @@ class Scanner:
         self.width = nulls.basis.shape[1]
         self.held: NDArray[np.bool_] = np.zeros(size, dtype=np.bool_)  # variables whose alarm is on
         self._sums = Sums((2 * self.width + self.rates + 1, size))
+        self._weeks = Weeks((2, self.width, size))
 
     def advance(self, start: int, counts: Counts, rates: Counts, seen: Counts) -> list[Hit]:
         """Look at consecutive windows. Windows that are skipped held nothing.
@@ -144,9 +145,19 @@ class Scanner:
             hits += self._judge(view, (f, w), CELLS, *self._evidence(view, (f, w), CELLS))
         if self.slow is not None and view.scale.length == HOUR:
             for w in np.flatnonzero((view.ends + 1) % HOUR == 0).tolist():
+                weeks = self._add_hour(view, w)
                 for f, j, evidence in self.slow.advance([s[:, w] for s in scores], rows[:, w]):
-                    hits += self._judge(view, (f, w), SLOW, j, evidence)
+                    hits += self._judge(view, (f, w), SLOW, j, evidence) or self._judge(
+                        weeks, (f, 0), SLOW, j, evidence
+                    )
         return hits
+
+    def _add_hour(self, view: _View, w: int) -> _View:
+        """A look at this week and the last: few rows show in no single hour how far they have drifted."""
+        length, sums = self._weeks.add(int(view.ends[w]), np.stack([view.counts[..., w], view.expected[..., w]]))
+        counts, expected = sums[..., np.newaxis]
+        scale = Scale(length, HOUR)
+        return view._replace(scale=scale, ends=view.ends[w : w + 1], counts=counts, expected=expected)
 
     def _look_at_rates(self, view: _View) -> list[Hit]:
         null, k, seen = self.nulls, view.place, view.seen
@@ -212,13 +223,14 @@ class Scanner:
 
     def dump(self) -> list[Any]:
         """As plain values, for the checkpoint."""
-        return [self._sums.dump(), None if self.slow is None else self.slow.dump()]
+        return [self._sums.dump(), None if self.slow is None else self.slow.dump(), self._weeks.dump()]
 
     def load(self, plain: list[Any]) -> None:
         """What `dump` gave, of a scanner with the same nulls."""
         self._sums.load(plain[0])
         if self.slow is not None and plain[1] is not None:
             self.slow.load(plain[1])
+        self._weeks.load(plain[2])
 
 
 def _places(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:

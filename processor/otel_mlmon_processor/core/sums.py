@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from otel_mlmon.numerics.binning import Counts
-from otel_mlmon.numerics.scales import SCALES, Scale
+from otel_mlmon.numerics.binning import Counts, Floats
+from otel_mlmon.numerics.scales import HOUR, SCALES, WEEK, Scale
 
 
 class Look(NamedTuple):
@@ -87,3 +87,35 @@ class Sums:
     def load(self, plain: list[Any]) -> None:
         """What `dump` gave."""
         self.next, self._rings, self._parts = plain[0], list(plain[1]), list(plain[2])
+
+
+class Weeks:
+    """Sums of the hours of this week and of the last, mutable; not thread-safe.
+
+    Args:
+        shape: of what is counted in an hour.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._starts = [-1, -1]  # first window of the last week and of this one; -1: none yet
+        self._sums: list[Floats] = [np.zeros(shape) for _ in range(2)]
+
+    def add(self, end: int, hour: Floats) -> tuple[int, Floats]:
+        """Add the hour that ends with window `end`; over how many windows the sums are now, and the sums."""
+        (_, this), first = self._starts, end + 1 - HOUR
+        week = first // WEEK
+        if this < 0 or week > this // WEEK:
+            follows = this >= 0 and week == this // WEEK + 1
+            self._starts = [this if follows else -1, first]
+            self._sums = [self._sums[1] if follows else np.zeros_like(hour), np.zeros_like(hour)]
+        self._sums[1] = self._sums[1] + hour
+        since = self._starts[0] if self._starts[0] >= 0 else self._starts[1]
+        return end + 1 - since, self._sums[0] + self._sums[1]
+
+    def dump(self) -> list[Any]:
+        """As plain values, for the checkpoint."""
+        return [self._starts, *self._sums]
+
+    def load(self, plain: list[Any]) -> None:
+        """What `dump` gave."""
+        self._starts, self._sums = list(plain[0]), [np.array(sums) for sums in plain[1:]]
