@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,15 +16,18 @@ from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metr
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 from opentelemetry.sdk.resources import Resource
 from otel_mlmon_processor.alarms import AlarmSettings
-from otel_mlmon_processor.core.alarm import AlarmEvent
+from otel_mlmon_processor.core.alarm import AlarmEvent, AlarmState
 from otel_mlmon_processor.evaluate import evaluate_model
+from otel_mlmon_processor.exporters.families import Family, list_families
 from otel_mlmon_processor.ingest import Ingest
-from otel_mlmon_processor.snapshot import ModelState
+from otel_mlmon_processor.snapshot import Snapshot
 from otel_mlmon_processor.watch import Watch
+from otel_mlmon_processor.windows import ModelView
 
 from otel_mlmon import Monitor, Profile, semconv
 
-HOUR = 3600.0
+TOLERANCE = 0.005
+PIECE = 7_200.0  # s; the fold holds windows for four hours
 
 
 class Handing(MetricExporter):
@@ -33,12 +37,12 @@ class Handing(MetricExporter):
         super().__init__()
         self._ingest = ingest
 
-    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:  # noqa: ARG002
         """Submit one request; durable and folded on return."""
         self._ingest.submit(semconv.MonSignal.METRICS, encode_metrics(metrics_data).SerializeToString())
         return MetricExportResult.SUCCESS
 
-    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002
         """Nothing waits."""
         return True
 
@@ -61,6 +65,7 @@ class Replay:
         folder, chosen = Path(self._folder.name), settings or AlarmSettings()
         self._ingest = Ingest(folder)
         self._watch = Watch(folder, lambda _: chosen, memory=None, clock=time.monotonic)
+        self._seen: tuple[ModelView, AlarmState | None]
         self._monitors = [
             Monitor(
                 profile,
@@ -70,6 +75,7 @@ class Replay:
             )
             for i in range(replicas)
         ]
+
     def __enter__(self) -> Replay:
         return self
 
@@ -79,13 +85,30 @@ class Replay:
         self._ingest.close()
         self._folder.cleanup()
 
-    def send(self, *shares: pd.DataFrame) -> list[AlarmEvent]:
-        """One frame of rows for each replica, with `time` in seconds since 1970; what the alarms say of it."""
-        for monitor, rows in zip(self._monitors, shares, strict=True):
-            monitor.observe(rows.drop(columns="time"), time=rows["time"].to_numpy())
+    def send(self, *shares: Mapping[str, Any]) -> list[AlarmEvent]:
+        """Columns for each replica, with `time` in seconds since 1970; what the alarms say of them."""
+        for monitor, columns in zip(self._monitors, shares, strict=True):
+            rows = {name: values for name, values in columns.items() if name != "time"}
+            monitor.observe(rows, time=columns["time"])
             monitor.flush()
         events: list[AlarmEvent] = []
         for view in self._ingest.views(self._watch.after()):
             looked = self._watch.look(view, self._profile)
+            self._seen = view, looked.alarms
             events += looked.events
         return events
+
+    def expose(self) -> list[Family]:
+        """What /metrics would show now."""
+        view, alarms = self._seen
+        state = evaluate_model(view, self._profile, tolerance=TOLERANCE, alarms=alarms)
+        return list(list_families(Snapshot((state,)), self._ingest.counters(), (), time.time()))
+
+
+def replay(profile: Profile, rows: pd.DataFrame, settings: AlarmSettings | None = None) -> Iterator[AlarmEvent]:
+    """What the alarms say of rows in the order of their `time`, handed over in pieces of two hours."""
+    columns = {name: rows[name].to_numpy() for name in rows.columns}
+    with Replay(profile, settings=settings) as running:
+        pieces = np.flatnonzero(np.diff(columns["time"] // PIECE, prepend=-1, append=np.inf))
+        for start, end in pairwise(pieces.tolist()):
+            yield from running.send({name: values[start:end] for name, values in columns.items()})

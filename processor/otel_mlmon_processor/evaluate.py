@@ -71,6 +71,7 @@ def evaluate_model(
             drift.get(key, {}),
             tolerance=tolerance,
             findings=findings,
+            raised=alarms is not None and key in alarms.active,
         )
         if alarms is not None and not alarms.refused:
             looked = key in alarms.variables and view.window[key].seen > 0
@@ -153,8 +154,12 @@ def _judge(
     *,
     tolerance: float,
     findings: list[Finding],
+    raised: bool,
 ) -> VariableState:
-    """State of one variable; what was found is added to `findings`."""
+    """State of one variable; what was found is added to `findings`.
+
+    An alarm under the budget comes sooner than the sliding window differs, so replicas are compared in it as well.
+    """
     rates = rate_quality(reference, view.window[key])
     if reference is None:
         return VariableState(measures, None, None, rates, (), ())
@@ -167,7 +172,7 @@ def _judge(
         mine.append(Finding(key.role, key.name, "drift", float(lower), say_shift(shift)))
     decided = enough or bool(mine)
     replicas: tuple[ReplicaEffect, ...] = ()
-    if mine:
+    if mine or raised:
         replicas = compare_replicas(view, key, reference)
         mine += find_replicas(key.role, key.name, replicas, tolerance)
     findings += mine

@@ -11,6 +11,7 @@ from otel_mlmon_processor.core.budget import SLOW
 from otel_mlmon_processor.core.scanner import Hit
 
 QUIET: Final = 15
+_LEAST: Final = 1e-9
 _HOPS: Final = {scale.length: scale.hop for scale in SCALES}
 
 
@@ -63,9 +64,9 @@ class Episode:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Each suspect's part of the sum of the effects' lower bounds."""
-        total = sum(s.hit.lower for s in self.suspects)
-        return tuple(s.hit.lower / total for s in self.suspects)
+        """Each suspect's part of the sum of the effects' lower bounds, of which one that only holds may be below 0."""
+        lower = [max(s.hit.lower, _LEAST) for s in self.suspects]
+        return tuple(size / sum(lower) for size in lower)
 
 
 @dataclass(frozen=True, slots=True)

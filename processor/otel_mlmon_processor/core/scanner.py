@@ -147,9 +147,8 @@ class Scanner:
             for w in np.flatnonzero((view.ends + 1) % HOUR == 0).tolist():
                 weeks = self._add_hour(view, w)
                 for f, j, evidence in self.slow.advance([s[:, w] for s in scores], rows[:, w]):
-                    hits += self._judge(view, (f, w), SLOW, j, evidence) or self._judge(
-                        weeks, (f, 0), SLOW, j, evidence
-                    )
+                    found = self._judge(view, (f, w), SLOW, j, evidence) + self._judge(weeks, (f, 0), SLOW, j, evidence)
+                    hits += sorted(found, key=lambda hit: hit.lower)[-1:]
         return hits
 
     def _add_hour(self, view: _View, w: int) -> _View:
