@@ -13,7 +13,7 @@ from otel_mlmon_processor.exponential import ExponentialSum
 from otel_mlmon_processor.generation import Generation, Share
 from otel_mlmon_processor.layout import Slot, Tally
 from otel_mlmon_processor.model import Level, Model, OperationKey
-from otel_mlmon_processor.plans import Patch
+from otel_mlmon_processor.plans import Patch, advance
 from otel_mlmon_processor.points import CUMULATIVE, DELTA, Point
 from otel_mlmon_processor.producers import DROPPED, INFO, LEVEL, OPERATION, ProducerState, Series, UnusableError
 from otel_mlmon_processor.reading import Reading, compare
@@ -97,7 +97,7 @@ class Sent:
         )
         since: int | None = start or end
         if plan.temporality == CUMULATIVE:
-            since, patch = _advance(series, start, end, plan.bounds, patch)
+            since, patch = advance(series, start, end, plan.bounds, patch)
         elif not self._producer.intervals.take_all(start, end, [each.number for each in series]):
             since = None
         if since is None:
@@ -214,37 +214,6 @@ class Sent:
         place = (self._producer.number, series.meaning.attributes)
         series.model.levels[place] = Level(end, value, self._state.now)
         self._state.points += 1
-
-
-def _advance(
-    series: Sequence[Series], start: int, end: int, bounds: Sequence[bytes], patch: Patch
-) -> tuple[int | None, Patch]:
-    """What the counts in `patch` add to those of cumulative streams, which take them on, and since when; None where a
-    stream is new, began again, is farther already or has other bounds.
-    """
-    streams = [stream for stream in [each.find(start) for each in series] if stream is not None]
-    if len(streams) < len(series) or any(stream.end != streams[0].end for stream in streams):
-        return None, patch
-    since = streams[0].end
-    histograms, numbers = streams[: len(bounds)], streams[len(bounds) :]
-    before = [stream.reading for stream in histograms]
-    if end <= since or any(
-        reading.sum is None or reading.bounds != edges for reading, edges in zip(before, bounds, strict=True)
-    ):
-        return None, patch
-    cells = patch.cells - np.frombuffer(b"".join([reading.counts for reading in before]), "<i8")  # type: ignore[misc]
-    plain = patch.numbers - np.array([stream.reading.counts for stream in numbers], dtype=np.int64)
-    if cells.min(initial=0) < 0 or plain.min(initial=0) < 0:
-        return None, patch
-    sums = patch.sums - np.array([reading.sum for reading in before], dtype=np.float64)
-    raw, first = patch.cells.tobytes(), 0
-    for stream, edges, total in zip(histograms, bounds, patch.sums.tolist(), strict=True):
-        last = first + len(edges) + 8
-        stream.end, stream.reading = end, Reading(raw[first:last], edges, total)
-        first = last
-    for stream, count in zip(numbers, patch.numbers.tolist(), strict=True):
-        stream.end, stream.reading = end, Reading(count)
-    return since, patch._replace(cells=cells, numbers=plain, sums=sums)
 
 
 def _gather(found: _Found, generation: Generation) -> Tally:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from otel_mlmon_processor.blocks import Block, Form
 from otel_mlmon_processor.generation import Generation
 from otel_mlmon_processor.points import DELTA
-from otel_mlmon_processor.producers import Meaning, place_of
+from otel_mlmon_processor.producers import Meaning, Series, place_of
+from otel_mlmon_processor.reading import Reading
 
 Places = NDArray[np.int64]
 
@@ -116,6 +117,37 @@ def make_plan(form: Form, meanings: Sequence[Meaning]) -> Plan | None:
         ends=np.array([form.points[place].end for place in timed]),
         others=tuple(others),
     )
+
+
+def advance(
+    series: Sequence[Series], start: int, end: int, bounds: Sequence[bytes], patch: Patch
+) -> tuple[int | None, Patch]:
+    """What the counts in `patch` add to those of cumulative streams, which take them on, and since when; None where a
+    stream is new, began again, is farther already or has other bounds.
+    """
+    streams = [stream for stream in [each.find(start) for each in series] if stream is not None]
+    if len(streams) < len(series) or any(stream.end != streams[0].end for stream in streams):
+        return None, patch
+    since = streams[0].end
+    histograms, numbers = streams[: len(bounds)], streams[len(bounds) :]
+    before = [stream.reading for stream in histograms]
+    if end <= since or any(
+        reading.sum is None or reading.bounds != edges for reading, edges in zip(before, bounds, strict=True)
+    ):
+        return None, patch
+    cells = patch.cells - np.frombuffer(b"".join([reading.counts for reading in before]), "<i8")  # type: ignore[misc]
+    plain = patch.numbers - np.array([stream.reading.counts for stream in numbers], dtype=np.int64)
+    if cells.min(initial=0) < 0 or plain.min(initial=0) < 0:
+        return None, patch
+    sums = patch.sums - np.array([reading.sum for reading in before], dtype=np.float64)
+    raw, first = patch.cells.tobytes(), 0
+    for stream, edges, total in zip(histograms, bounds, patch.sums.tolist(), strict=True):
+        last = first + len(edges) + 8
+        stream.end, stream.reading = end, Reading(raw[first:last], edges, total)
+        first = last
+    for stream, count in zip(numbers, patch.numbers.tolist(), strict=True):
+        stream.end, stream.reading = end, Reading(count)
+    return since, patch._replace(cells=cells, numbers=plain, sums=sums)
 
 
 def _join(ranges: Sequence[tuple[int, int]]) -> Places:
