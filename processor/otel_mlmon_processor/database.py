@@ -53,7 +53,7 @@ def lock(directory: Path) -> Lock:
     """
     try:
         missing = [path for path in (directory, *directory.parents) if not path.exists()]
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # counts and orders are for nobody else
         for made in missing:
             sync(made.parent)  # or a power failure could take the new directory with all that is in it
         return Lock(directory / "mlmon.lock")

@@ -9,6 +9,8 @@ import pytest
 import trustme
 from otel_mlmon_processor.config import ConfigError, is_loopback, read_config
 from otel_mlmon_processor.fold_settings import FoldSettings
+from otel_mlmon_processor.ingest import Ingest
+from otel_mlmon_processor.journal import JournalError
 
 from otel_mlmon.cli import main
 from otel_mlmon.numerics.measures import MEASURES
@@ -106,7 +108,7 @@ def test_files_for_plain_text_are_refused(read, tmp_path):
 
 
 NESTED = {
-    "flow": "[" * 50_000 + "]" * 50_000,
+    "flow": "[" * 10_000 + "]" * 10_000,
     "mappings": "window: " + "{size: " * 20_000 + "1" + "}" * 20_000,
     "block": "\n".join("  " * depth + "window:" for depth in range(500)),
 }
@@ -155,11 +157,9 @@ def test_a_path_that_the_system_does_not_take_is_a_clear_error(read, case):
     assert "\n" not in str(error.value)
 
 
-def test_a_data_directory_that_the_system_does_not_take_ends_with_one_line(tmp_path, capsys):
-    status, _, err = run(capsys, "--data", LONG, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
-    assert status == 2
-    assert err.startswith("otel-mlmon processor: ")
-    assert err.count("\n") == 1
+def test_a_data_directory_that_the_system_does_not_take_is_a_clear_error(read):
+    with pytest.raises(JournalError, match="cannot be used as the data directory"):
+        Ingest(read(f"data: {LONG}").data)
 
 
 S3CRET = {

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_mlmon import Profile, semconv
 
@@ -125,6 +126,19 @@ def test_a_request_of_nothing_but_small_messages_is_refused_before_they_are_made
     assert watched.call(body, signal) is REFUSED
     assert watched.peak() - before < 100 * MEBIBYTE  # the request, some times
     assert watched.refused("too_many_messages") == count + 1
+
+
+def test_a_large_request_of_honest_points_is_let_in(watched, otlp):
+    """Counters with short attributes, which have the most messages in the fewest bytes."""
+    sender = otlp.Sender(service="large")
+    one = sender.count(1, 0, 1, name="http.server.requests", labels={"method": "GET", "code": "200"})
+    body = sender.request(one)
+    metric = ExportMetricsServiceRequest.FromString(body).resource_metrics[0].scope_metrics[0].metrics[0]
+    (point,) = metric.sum.data_points
+    entry = field(1, point.SerializeToString())
+    body = nest("1 2 2", field(1, b"http.server.requests") + field(7, entry * ((LARGEST - 200) // len(entry))))
+    assert LARGEST - 1_000 < len(body) <= LARGEST
+    assert watched.call(body) is grpc.StatusCode.OK
 
 
 # As many messages as are let in, and the kinds of which each takes most.

@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from otel_mlmon_processor import receiver
 from otel_mlmon_processor.app import Processor
 from otel_mlmon_processor.config import ConfigError, read_config
+from otel_mlmon_processor.ingest import Ingest
 from otel_mlmon_processor.otlp_http import PROTOBUF
 from otel_mlmon_processor.security import CHALLENGE, Tokens
 
@@ -221,6 +222,24 @@ def test_a_token_file_that_breaks_leaves_things_as_they_were_and_is_logged_once(
     tokens.write_text("mended\n")
     assert client.ask("otlp_http", token="mended") == 200
     assert client.ask("otlp_http", token=TOKEN) == 401
+
+
+# ---------------------------------------------------------------- neighbours on the machine
+
+
+def test_by_default_nobody_on_another_machine_can_connect():
+    config = read_config(None)
+    assert all(address.startswith("127.0.0.1:") for address in (config.listen, config.listen_http, config.http))
+
+
+def test_the_data_directory_is_made_for_its_owner_alone(serve):
+    client = serve()
+    data = client.processor._config.data
+    assert data.stat().st_mode & 0o777 == 0o700
+    data.chmod(0o750)  # as somebody may want it
+    client.processor.stop()
+    Ingest(data).close()
+    assert data.stat().st_mode & 0o777 == 0o750
 
 
 # ---------------------------------------------------------------- TLS

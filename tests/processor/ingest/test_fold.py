@@ -448,6 +448,32 @@ def test_a_profile_that_is_none_is_refused(otlp, reason, body):
     assert fold.profiles() == {}
 
 
+def test_parts_that_wait_for_others_are_bounded_in_number_and_bytes_and_the_oldest_is_given_up(otlp):
+    fold, sender = Fold(FoldSettings(caps=Caps(assemblies=3, assembly_bytes=1_000)), parse=StoredProfile), otlp.Sender()
+    for digest in ("h1", "h2", "h3"):
+        assert feed_profile(otlp, fold, sender.profile(digest, {1: b"x"}, 2)) == {}
+    assert feed_profile(otlp, fold, sender.profile("h4", {1: b"x"}, 2)) == {"profile_incomplete": 1}
+    assert feed_profile(otlp, fold, sender.profile("h5", {1: bytes(999)}, 2)) == {"profile_incomplete": 2}
+    assert feed_profile(otlp, fold, sender.profile("h6", {1: bytes(1_001)}, 2)) == {"profile_incomplete": 3}
+    body = packed("h7", "2026")
+    for number, part in ((1, body[:9]), (2, body[9:])):
+        assert feed_profile(otlp, fold, sender.profile("h7", {number: part}, 2)) == {}
+    ((held,),) = fold.profiles().values()
+    assert held.hash == "h7"
+
+
+def test_profiles_of_all_models_are_bounded_in_bytes_and_those_that_are_there_stay(otlp):
+    body = packed("h", "2026", padding=1_000)
+    size = len(gzip.decompress(body))
+    fold, sender = Fold(FoldSettings(caps=Caps(document_bytes=2 * size)), parse=StoredProfile), otlp.Sender()
+    for digest in ("h1", "h2"):
+        assert feed_profile(otlp, fold, sender.profile(digest, {1: packed(digest, "2026", padding=999)}, 1)) == {}
+    late = packed("h3", "2027", padding=999)
+    assert feed_profile(otlp, fold, sender.profile("h3", {1: late}, 1)) == {"too_many_profiles": 1}
+    ((*held,),) = fold.profiles().values()
+    assert {profile.hash for profile in held} == {"h1", "h2"}
+
+
 def test_a_real_profile_travels(otlp):
     np = pytest.importorskip("numpy")
     rng = np.random.default_rng(7)
