@@ -35,7 +35,7 @@ from otel_mlmon_processor.services import MESSAGE_BYTES, SERVICES, Service
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
 JSON_BYTES: Final = 4 * 1024 * 1024  # largest request in JSON, which takes the more memory the less it says
-JSON_MESSAGES: Final = MOST_MESSAGES // 4  # lists and objects in it: one in sixteen bytes too
+JSON_MESSAGES: Final = MOST_MESSAGES // 4  # lists and objects in it: one in ten bytes too
 GZIP: Final = 31  # window bits that ask zlib for gzip's header
 _HEX: Final = ("traceId", "spanId", "parentSpanId")  # which OTLP writes in hex, protobuf's JSON in base64
 # Those that a client may try again are 429 and 503, by the specification.

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_mlmon import Profile, semconv
 
@@ -129,23 +128,20 @@ def test_a_request_of_nothing_but_small_messages_is_refused_before_they_are_made
 
 
 def test_a_large_request_of_honest_points_is_let_in(watched, otlp):
-    """Counters with short attributes, which have the most messages in the fewest bytes."""
-    sender = otlp.Sender(service="large")
-    one = sender.count(1, 0, 1, name="http.server.requests", labels={"method": "GET", "code": "200"})
-    body = sender.request(one)
-    metric = ExportMetricsServiceRequest.FromString(body).resource_metrics[0].scope_metrics[0].metrics[0]
-    (point,) = metric.sum.data_points
+    """Counters, which have the most messages in the fewest bytes, with the attributes of HTTP servers."""
+    labels = {"http.request.method": "GET", "url.scheme": "https", "http.route": "/", "network.protocol.version": "1.1"}
+    sender = otlp.Sender(model={})
+    point = sender.count(1, 0, 1, name="http.server.requests", labels=labels).sum.data_points[0]
     entry = field(1, point.SerializeToString())
-    body = nest("1 2 2", field(1, b"http.server.requests") + field(7, entry * ((LARGEST - 200) // len(entry))))
-    assert LARGEST - 1_000 < len(body) <= LARGEST
-    assert watched.call(body) is grpc.StatusCode.OK
+    points = entry * ((LARGEST - 200) // len(entry))
+    assert watched.call(nest("1 2 2", field(1, b"http.server.requests") + field(7, points))) is grpc.StatusCode.OK
 
 
 # As many messages as are let in, and the kinds of which each takes most.
 DENSE = {
-    "points of histograms": ("metrics", "1 2 2", NAME + field(9, b"\x0a\0" * 1_000_000)),
-    "points of exponential histograms": ("metrics", "1 2 2", NAME + field(10, b"\x0a\0" * 1_000_000)),
-    "spans": ("traces", "1 2", b"\x12\x0e\x2a\x0cname of span" * 1_000_000),
+    "points of histograms": ("metrics", "1 2 2", NAME + field(9, b"\x0a\0" * 1_500_000)),
+    "points of exponential histograms": ("metrics", "1 2 2", NAME + field(10, b"\x0a\0" * 1_500_000)),
+    "spans": ("traces", "1 2", b"\x12\x08\x2a\x06a span" * 1_500_000),
     "buckets": ("metrics", "1 2 2", NAME + nest("10 1 8 2", bytes(LARGEST - 200))),
 }
 
@@ -172,7 +168,7 @@ JSON = {
     "larger than JSON may be": (b'{"resourceMetrics":[' + b"{}," * 5_000_000 + b"{}]}", 413, "too_large"),
     "objects": (b'{"resourceMetrics":[' + b"{}," * 1_300_000 + b"{}]}", 400, "too_many_messages"),
     "lists": (b'{"resourceMetrics":[' + b"[]," * 1_300_000 + b"[]]}", 400, "too_many_messages"),
-    "as many as may be": (b'{"resourceMetrics":[' + b"{}," * 260_000 + b"{}]}", 200, None),
+    "as many as may be": (b'{"resourceMetrics":[' + b"{}," * 390_000 + b"{}]}", 200, None),
     "numbers": (b'{"x":[' + b"1," * 2_000_000 + b"1]}", 200, None),
 }
 
@@ -183,7 +179,7 @@ def test_json_takes_a_bounded_memory(watched, case):
     before, count = watched.reset(), watched.refused(reason) if reason else 0
     packed = gzip.compress(body, 1)  # else the answer may come while it is being sent
     assert watched.post(packed, "application/json", **{"content-encoding": "gzip"}) == status
-    assert watched.peak() - before < 150 * MEBIBYTE
+    assert watched.peak() - before < 200 * MEBIBYTE
     assert reason is None or watched.refused(reason) == count + 1
 
 
