@@ -68,3 +68,25 @@ def test_its_examples_are_right(text, tmp_path):
     config = read_config(path)
     assert len(config.export) == 2
     assert config.forward is not None
+
+
+# ------------------------------------------------------------------ docs/security.md
+
+
+TESTS = Path(__file__).parents[1]
+
+
+def test_every_test_that_the_threat_model_names_is_there():
+    page = (TESTS.parent / "docs" / "security.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", page))
+    there = {name for file in TESTS.rglob("test_*.py") for name in re.findall(r"def (test_\w+)\(", file.read_text())}
+    assert len(named) > 30
+    assert sorted(named - there) == []
+
+
+def test_every_promise_of_the_threat_model_names_a_test():
+    page = (TESTS.parent / "docs" / "security.md").read_text()
+    tables = page.partition("## Threat model")[2].partition("**Not promised**")[0]
+    rows = [line for line in tables.splitlines() if line.startswith("| ") and line != "| promise | test |"]
+    assert len(rows) > 20
+    assert [row for row in rows if not re.search(r"\| `test_\w+`[^|]*\|$", row)] == []
