@@ -26,7 +26,7 @@ from otel_mlmon.export import ExportThread, Sender
 from otel_mlmon.guard import Errors, enter, is_outermost, leave
 from otel_mlmon.operations import Call, Operations, OperationTotals
 from otel_mlmon.points import MetricPoints
-from otel_mlmon.processes import EXIT_SECONDS, open_monitors
+from otel_mlmon.processes import EXIT_SECONDS, children, open_monitors
 from otel_mlmon.profile.document import Profile
 from otel_mlmon.recorder import Recorder, Window
 from otel_mlmon.replay import select_rows, windows_of
@@ -170,6 +170,7 @@ class Monitor:
                 thread = ExportThread(self._recorder.count_waiting, self._sender.send, self._settings.interval)
                 thread.start()
                 self._thread = thread
+                children.watch()
 
     def _wake(self) -> None:
         if self._thread is not None:

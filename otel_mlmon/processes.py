@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 EXIT_SECONDS: Final = 5.0
 FORK_SECONDS: Final = 1.0
 GRPC_SECONDS: Final = 0.25
+_LAST: Final = -100  # priority among multiprocessing's finalizers: after its queues, which are at -5
 _TASKS: Final = Path("/proc/self/task")
 _GRPC_THREADS: Final = ("grpc", "event_engine", "lifeguard", "default-exec", "resolver-exec", "timer_")
 
@@ -77,6 +78,7 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
+    children.forget()
     _each(lambda monitor, _: monitor.restart())
     importing.release()
 
@@ -86,5 +88,43 @@ def _at_exit() -> None:
     _each(lambda monitor, timeout: monitor.close(timeout), EXIT_SECONDS)
 
 
+class _Children:
+    """Children of multiprocessing end by `os._exit`, without atexit, and run their finalizers before it."""
+
+    def __init__(self) -> None:
+        self._registered = False
+        self._finalizer: Any = None
+
+    def watch(self) -> None:
+        """Close monitors at the end, where this process is such a child or becomes one, as those of `spawn` do late."""
+        util: Any = sys.modules.get("multiprocessing.util")
+        if util is None:
+            return
+        if not self._registered:
+            util.register_after_fork(self, _Children.watch)
+            self._registered = True
+        if sys.modules["multiprocessing.process"].parent_process() is None:
+            return
+        if self._finalizer is None or not self._finalizer.still_active():  # a child forgets those of before it was one
+            self._finalizer = util.Finalize(None, _after_threads, exitpriority=_LAST)
+
+    def forget(self) -> None:
+        """In the child of a fork, where the parent's does nothing."""
+        self._finalizer = None
+
+
+def _after_threads() -> None:
+    """Close monitors when the application's threads have ended: for those a child waits after its finalizers."""
+    others = [t for t in threading.enumerate() if not t.daemon and t is not threading.current_thread()]
+
+    def close() -> None:
+        for thread in others:
+            thread.join()
+        _at_exit()
+
+    threading.Thread(target=close, name="otel-mlmon-exit").start()
+
+
+children: Final = _Children()
 os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
 atexit.register(_at_exit)
