@@ -93,11 +93,15 @@ class Received:
 
 
 class GrpcCollector(Received):
-    """OTLP over gRPC; `refuse` answers with a code that exporters do not try again at once."""
+    """OTLP over gRPC; `refuse` answers with a code that exporters do not try again at once.
+
+    `before` and `after` are called around the taking of a request, with its context.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.port = 0
+        self.before = self.after = lambda context: None
         self.start()
 
     def start(self) -> None:
@@ -121,8 +125,10 @@ class GrpcCollector(Received):
         if self.refuse:
             self.refused.append(request)
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "refused")
+        self.before(context)
         self.headers.append(dict(context.invocation_metadata()))
         kept.append(request)
+        self.after(context)
 
     def stop(self) -> None:
         self.server.stop(None).wait()
