@@ -6,9 +6,9 @@ One that is away, so that connections are refused: `test_export.py`.
 from __future__ import annotations
 
 import contextlib
-import socket
-import struct
+import runpy
 import threading
+from pathlib import Path
 
 import grpc
 import pytest
@@ -19,50 +19,7 @@ from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExp
 from otel_mlmon import semconv
 from otel_mlmon.config import Settings
 
-RESET = struct.pack("ii", 1, 0)  # of SO_LINGER: a connection that is closed is reset
-
-
-class Way:
-    """A way to a receiver: passes bytes on, or is `silent`: takes connections and bytes and passes nothing on."""
-
-    def __init__(self, collector) -> None:
-        self.collector, self.silent = collector, False
-        self._sockets: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.taken = threading.Event()  # something was sent
-        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self.collector.port))
-                self._sockets += client, server
-                for pair in ((client, server), (server, client)):
-                    threading.Thread(target=self._pass, args=pair, daemon=True).start()
-
-    def _pass(self, here: socket.socket, there: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := here.recv(1 << 16):
-                self.taken.set()
-                if not self.silent:
-                    there.sendall(data)
-        here.close()
-        there.close()
-
-    def reset(self) -> None:
-        """All connections, at once."""
-        sockets, self._sockets = self._sockets, []
-        for one in sockets:
-            with contextlib.suppress(OSError):
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-
-    def close(self) -> None:
-        self._listener.close()
-        self.reset()
+WAY = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "outage_way.py"))["Way"]
 
 
 @contextlib.contextmanager
@@ -126,7 +83,8 @@ def reset_after(way):
 
 @pytest.fixture
 def way(grpc_collector):
-    made = Way(grpc_collector)
+    made = WAY(grpc_collector.port)
+    made.collector = grpc_collector
     yield made
     made.close()
 
@@ -146,7 +104,7 @@ def rows_arrived(collector, temporality):
 )
 @pytest.mark.parametrize("temporality", ["delta", "cumulative"])
 def test_counts_are_right_once_the_receiver_is_back(fault, temporality, way, make_monitor, wait):
-    exporter = OTLPMetricExporter(way.endpoint, insecure=True, timeout=0.4)
+    exporter = OTLPMetricExporter(f"http://127.0.0.1:{way.port}", insecure=True, timeout=0.4)
     monitor = make_monitor("m", exporter=exporter, temporality=temporality, settings=Settings(interval=86_400.0))
 
     def predict(rows):
@@ -168,7 +126,7 @@ def test_counts_are_right_once_the_receiver_is_back(fault, temporality, way, mak
 
 def test_calls_are_not_held_up_by_an_export_that_nobody_answers(way, make_monitor, wait):
     way.silent = True
-    exporter = OTLPMetricExporter(way.endpoint, insecure=True, timeout=60)
+    exporter = OTLPMetricExporter(f"http://127.0.0.1:{way.port}", insecure=True, timeout=60)
     monitor = make_monitor("m", exporter=exporter, temporality="delta", settings=Settings(interval=86_400.0))
     ended = threading.Event()
     monitor.observe({"x": 1.0})
