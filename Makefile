@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness fuzz chaos bench-sync bench-ingest bench-overload bench-learning clean
+.PHONY: help demo test coverage test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness fuzz chaos bench-sync bench-ingest bench-overload bench-outage bench-learning clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ bench-alarms: .venv/.dev ## False alarms of the alarm budget, and how soon a cha
 
 bench-learning: .venv/.dev ## False alarms while what is normal is learnt, delays, memory (half an hour)
 	@$(BIN)/python benchmarks/learning.py $(ARGS)
+
+bench-outage: .venv/.dev ## A model's calls, memory and counts while its receiver is away, slow, refuses (three minutes)
+	@$(BIN)/python benchmarks/outage.py $(ARGS)
 
 bench-sync: .venv/.dev ## What synced commits cost, and what they are good for (power cuts need root)
 	@$(BIN)/python benchmarks/sync.py

@@ -1,7 +1,8 @@
 """A model process of `make bench-outage`: python outage_worker.py INTERVALS TEMPORALITY; the environment says where to.
 
-Predicts until so many intervals were collected, says "mend" on stdout, waits for a line, sends what is left, and prints
-JSON: calls, seconds of calls and of recording alone, memory, how often it was sent until all was acknowledged.
+Predicts until so many intervals were collected (the first WARM are not timed), says "mend" on stdout, waits for a line,
+sends what is left, and prints JSON: calls, microseconds of calls and of recording alone, memory, how often it was sent
+until all was acknowledged.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 
 from otel_mlmon import Monitor, Profile
 
-FEATURES, PAUSE, WARM = 35, 0.0005, 10  # columns, seconds between calls, intervals that are not counted
+FEATURES, PAUSE, WARM = 35, 0.0005, 10  # columns, seconds between calls, intervals
 SENDS = 1000  # to find the receiver again
 
 
@@ -41,7 +42,7 @@ def main() -> int:
     logging.disable()  # the SDK tells of each export that failed
     intervals, temporality = int(sys.argv[1]), sys.argv[2]
     rng = np.random.default_rng(1)
-    train = rng.normal(size=(20_000, FEATURES))
+    train = rng.normal(size=(5_000, FEATURES))
     model = LogisticRegression().fit(train, train[:, 0] > 0)
     scores = model.predict_proba(train)[:, 1]
     monitor = Counted(Profile.build(train, model="bench", predictions={"score": scores}), temporality=temporality)
@@ -50,7 +51,7 @@ def main() -> int:
     with monitor.inference(rows[0]) as call:
         call.record({"score": scores[:1]})
     monitor.flush()
-    while monitor.intervals < intervals + WARM:
+    while monitor.intervals < intervals:
         X = rows[calls // 2 % 512]
         began = time.perf_counter()
         with monitor.inference(X) as call:

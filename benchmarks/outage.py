@@ -1,0 +1,281 @@
+"""A model process while its receiver is away, silent, slow, refuses, or resets connections: calls, memory, counts.
+
+    make bench-outage
+
+One process for each case and temporality, one after the other on the same machine: 35 features, one row a call, a
+scikit-learn model and `Monitor` with real OTLP over gRPC. An hour of the default interval is 60 intervals, so the
+outage lasts 60 of 50 ms, and in the last case 150. Then the receiver is back and must have every count exactly.
+Writes outage.json and .md beside this file; --json writes elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from textwrap import wrap
+from threading import Event
+from typing import Any, NamedTuple
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
+from outage_way import Way
+from outage_worker import FEATURES
+from recorder import machine
+
+from otel_mlmon import semconv
+from otel_mlmon.export import PENDING_REQUESTS
+
+HERE = Path(__file__).resolve().parent
+HOUR, LONG = 60, 150
+INTERVAL, TIMEOUT = 0.05, 0.1  # seconds
+RETRY_INFO = RetryInfo(retry_delay=Duration(nanos=20_000_000)).SerializeToString()
+Hook = Callable[[grpc.ServicerContext], None]
+
+
+class Receiver:
+    """Takes OTLP over gRPC; `before` and `after` are called around the taking of a request."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+        self.before: Hook = lambda _: None
+        self.after: Hook = lambda _: None
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        self.server = grpc.server(ThreadPoolExecutor(8))
+        metrics = type("M", (metrics_service_pb2_grpc.MetricsServiceServicer,), {"Export": self._take_metrics})
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(metrics, self.server)
+        logs = type("L", (logs_service_pb2_grpc.LogsServiceServicer,), {"Export": self._take_logs})
+        logs_service_pb2_grpc.add_LogsServiceServicer_to_server(logs, self.server)
+        self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self.server.start()
+
+    def stop(self) -> None:
+        self.server.stop(None).wait()
+
+    def _take_metrics(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.before(context)
+        self.requests.append(request)
+        self.after(context)
+        return metrics_service_pb2.ExportMetricsServiceResponse()
+
+    def _take_logs(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ARG002 -- the profile
+        self.before(context)
+        self.after(context)
+        return logs_service_pb2.ExportLogsServiceResponse()
+
+
+class Place(NamedTuple):
+    """Where a model process sends to."""
+
+    receiver: Receiver
+    way: Way
+
+
+@contextlib.contextmanager
+def healthy(place: Place) -> Iterator[int]:
+    yield place.receiver.port
+
+
+@contextlib.contextmanager
+def away(place: Place) -> Iterator[int]:
+    place.receiver.stop()
+    yield place.receiver.port
+    place.receiver.start()
+
+
+@contextlib.contextmanager
+def silent(place: Place) -> Iterator[int]:
+    place.way.silent = True
+    yield place.way.port
+    place.way.silent = False
+    place.way.reset()
+
+
+@contextlib.contextmanager
+def slow(place: Place) -> Iterator[int]:
+    back = Event()
+    place.receiver.after = lambda _: back.wait(2 * TIMEOUT)  # type: ignore[assignment, return-value]
+    yield place.receiver.port
+    place.receiver.after = lambda _: None
+    back.set()
+
+
+@contextlib.contextmanager
+def refusing(place: Place) -> Iterator[int]:
+    def refuse(context: grpc.ServicerContext) -> None:
+        if random.random() < 0.5:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        context.set_trailing_metadata((("google.rpc.retryinfo-bin", RETRY_INFO),))
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much")
+
+    place.receiver.before = refuse
+    yield place.receiver.port
+    place.receiver.before = lambda _: None
+
+
+@contextlib.contextmanager
+def resetting(place: Place) -> Iterator[int]:
+    """A third of the requests before they are taken, a third afterwards: the acknowledgement is lost."""
+
+    def before(context: grpc.ServicerContext) -> None:
+        if random.random() < 1 / 3:
+            place.way.reset()
+            context.abort(grpc.StatusCode.ABORTED, "reset")
+
+    def after(_: grpc.ServicerContext) -> None:
+        if random.random() < 1 / 2:
+            place.way.reset()
+
+    place.receiver.before, place.receiver.after = before, after
+    yield place.way.port
+    place.receiver.before = place.receiver.after = lambda _: None
+
+
+CASES: dict[str, tuple[Any, int, str]] = {
+    "healthy": (healthy, HOUR, "answers at once"),
+    "away": (away, HOUR, "connections are refused"),
+    "black hole": (silent, HOUR, "takes connections and never answers"),
+    "slow": (slow, HOUR, "takes requests, answers after the exporter's timeout"),
+    "refusing": (refusing, HOUR, "UNAVAILABLE, or RESOURCE_EXHAUSTED with RetryInfo"),
+    "resetting": (resetting, HOUR, "two thirds of the requests end in a reset, before or after they were taken"),
+    "away for longer": (away, LONG, "as away; more intervals than are kept"),
+}
+
+
+def totals(requests: list[Any], temporality: str) -> dict[tuple[str, str], int]:
+    """What a receiver makes of requests, by metric and feature: a delta is known by its interval, a total the last."""
+    found: dict[tuple[str, str], dict[tuple[int, int], int]] = {}
+    metrics = (m for request in requests for r in request.resource_metrics for s in r.scope_metrics for m in s.metrics)
+    for metric in metrics:
+        for point in getattr(metric, metric.WhichOneof("data")).data_points:
+            names = [a.value.string_value for a in point.attributes if a.key == semconv.ML_FEATURE_NAME]
+            count = getattr(point, "count", 0) or getattr(point, "as_int", 0)
+            cells = sum(getattr(point, "bucket_counts", [])) or count
+            assert cells == count, (metric.name, cells, count)
+            key = (point.start_time_unix_nano, point.time_unix_nano)
+            known = found.setdefault((metric.name, "".join(names)), {})
+            others = metric.name in (
+                semconv.METRIC_ML_INFERENCE_DURATION.name,
+                semconv.METRIC_MLMON_RECORDER_UNSENT.name,
+            )
+            if names or others or metric.name == semconv.METRIC_ML_PREDICTION_SCORE.name:
+                assert known.setdefault(key, count) == count, (metric.name, key)
+    if temporality == "delta":
+        return {name: sum(known.values()) for name, known in found.items()}
+    return {name: known[max(known, key=lambda key: key[1])] for name, known in found.items() if known}
+
+
+def check(requests: list[Any], temporality: str, calls: int, intervals: int) -> dict[str, int]:
+    """That every call is there once; where more intervals passed than are kept, what is missing was told of."""
+    found = totals(requests, temporality)
+    metrics = semconv.METRIC_ML_FEATURE_COUNT, semconv.METRIC_ML_FEATURE_VALUE
+    counted = [found.get((m.name, f"x{i}"), 0) for i in range(FEATURES) for m in metrics]
+    counted += [
+        found.get((m.name, ""), 0) for m in (semconv.METRIC_ML_INFERENCE_DURATION, semconv.METRIC_ML_PREDICTION_SCORE)
+    ]
+    unsent = found.get((semconv.METRIC_MLMON_RECORDER_UNSENT.name, ""), 0)
+    assert len(set(counted)) == 1, counted
+    if temporality == "delta" and intervals > PENDING_REQUESTS:
+        assert counted[0] < calls
+        assert unsent > 0
+    else:
+        assert (counted[0], unsent) == (calls, 0), (counted[0], calls, unsent)
+    return {"arrived": counted[0], "unsent_points": unsent}
+
+
+def measure(case: str, temporality: str) -> dict[str, Any]:
+    """One process."""
+    fault, intervals, _ = CASES[case]
+    receiver = Receiver()
+    place = Place(receiver, Way(receiver.port))
+    with contextlib.ExitStack() as until:
+        port = until.enter_context(fault(place))
+        environment = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": str(TIMEOUT),
+            "OTEL_METRIC_EXPORT_INTERVAL": str(INTERVAL * 1000),
+        }
+        command = [sys.executable, HERE / "outage_worker.py", str(intervals), temporality]
+        process = subprocess.Popen(
+            command, env={**os.environ, **environment}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "mend\n"
+    said, _ = process.communicate("\n", timeout=120)
+    assert process.returncode == 0
+    found: dict[str, Any] = json.loads(said)
+    found.update(check(receiver.requests, temporality, found["calls"], intervals))
+    receiver.stop()
+    place.way.close()
+    return found
+
+
+def render(result: dict[str, Any]) -> str:
+    """The page."""
+    interval, timeout = f"{INTERVAL * 1e3:.0f} ms", f"{TIMEOUT * 1e3:.0f} ms"
+    about = f"""Written by `make bench-outage`: a model process ({FEATURES} features, one row a call, scikit-learn's
+        logistic regression) and its receiver over OTLP/gRPC, one process for each line, one after the other on one
+        machine that others may use, too ({result["machine"]}): read the ratios. An outage is {HOUR} intervals, which at
+        the default interval is an hour; here they are of {interval}, and the exporter's timeout is {timeout}, so that
+        exports are 1,200 times as dense as in production. A call is `predict_proba` with its recording; recording
+        alone is the same without the model. Memory: by how much the process grew during the outage."""
+    arrived = f"""Arrived: of every feature, its histogram, the scores and the durations alike, once the receiver was
+        back; a delta that came twice is known by its interval. Deltas of more than {PENDING_REQUESTS} requests are not
+        kept: the oldest are given up, and `{semconv.METRIC_MLMON_RECORDER_UNSENT.name}` says how many points those
+        were."""
+    lines = ["# While the receiver is away", "", *wrap(" ".join(about.split()), 120), ""]
+    head = "| receiver | call, p50 | times healthy | p99 | times healthy | recording alone, p50 | p99 | memory"
+    for temporality, found in result["found"].items():
+        base = found["healthy"]["us"]
+        lines += [
+            f"## {temporality.capitalize()}",
+            "",
+            f"{head} | calls | arrived |",
+            "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        ]
+        for case, one in found.items():
+            call, alone = one["us"]["call"], one["us"]["recording"]
+            lines.append(
+                f"| {case} | {call['p50']:.0f} µs | {call['p50'] / base['call']['p50']:.2f} | {call['p99']:.0f} µs "
+                f"| {call['p99'] / base['call']['p99']:.2f} | {alone['p50']:.1f} µs | {alone['p99']:.0f} µs "
+                f"| {one['grown'] / 1e6:+.1f} MB | {one['calls']:,} | {one['arrived']:,} |"
+            )
+        lines.append("")
+    lines += [f"- {case}: {what}." for case, (_, _, what) in CASES.items()]
+    lines += ["", *wrap(" ".join(arrived.split()), 120)]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="besides healthy")
+    parser.add_argument("--json", type=Path, default=HERE / "outage.json", help="where to write; .md beside it")
+    options = parser.parse_args()
+    random.seed(1)
+    found: dict[str, dict[str, Any]] = {"delta": {}, "cumulative": {}}
+    for case in dict.fromkeys(["healthy", *options.cases]):
+        for temporality, results in found.items():
+            print(f"{case}, {temporality}", file=sys.stderr)
+            results[case] = measure(case, temporality)
+    result = {"machine": machine(), "interval_s": INTERVAL, "timeout_s": TIMEOUT, "found": found}
+    options.json.write_text(json.dumps(result, indent=1) + "\n")
+    options.json.with_suffix(".md").write_text(render(result))
+    print(render(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
