@@ -47,7 +47,7 @@ def make_stream(seed, windows, rows, *, features=3, wander=0.04, season=0.0, ses
         level = lfilter([1], [1, -keep], noise) + season * np.sin(2 * np.pi * np.arange(windows) / DAY) + mean
         chances = np.diff(ndtr(edges - level[:, None]), axis=1, prepend=0, append=1)
         total = rng.poisson(rows / session) * session
-        rates[0, f] = rng.binomial(total, missing)
+        rates[0, f] = rng.binomial(total // session, missing) * session
         counts[:, f] = rng.multinomial((total - rates[0, f]) // session, chances).T * session
     return Stream(counts, rates, counts.sum(axis=0) + rates[:4].sum(axis=0))
 
