@@ -9,13 +9,14 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 SECONDS: Final = (
     *(0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01),
     *(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
 ROWS: Final = tuple(float(2**i) for i in range(0, 21, 2))
+Drop: TypeAlias = Literal["unreadable"]  # why rows are not counted
 
 
 class Call(NamedTuple):
@@ -106,7 +107,7 @@ class Operations:
                     batches = totals.batches[key] = Sizes(ROWS)
                 batches.add(rows)
 
-    def drop(self, reason: str, rows: int = 1) -> None:
+    def drop(self, reason: Drop, rows: int = 1) -> None:
         """Rows that are not counted."""
         with self._lock:
             self._totals.dropped[reason] += rows

@@ -17,10 +17,11 @@ from otel_mlmon_processor.plans import Patch, advance
 from otel_mlmon_processor.points import CUMULATIVE, DELTA, Point
 from otel_mlmon_processor.producers import DROPPED, INFO, LEVEL, OPERATION, ProducerState, Series, UnusableError
 from otel_mlmon_processor.reading import Reading, compare
+from otel_mlmon_processor.reasons import Ignored, Reason
 from otel_mlmon_processor.state import State
 from otel_mlmon_processor.streams import DUPLICATE, NEW, Cumulative, Increase
 
-AHEAD: Final = "ahead"
+AHEAD: Final[Ignored] = "ahead"
 _TOTALS_ONLY: Final = -1
 _Pair = tuple[Slot, Reading]
 _Found = list[_Pair | Patch]  # in the order of the points
@@ -59,7 +60,7 @@ class Additions:
 class Sent:
     """The points of one producer in a request."""
 
-    def __init__(self, state: State, producer: ProducerState, additions: Additions, refused: Counter[str]) -> None:
+    def __init__(self, state: State, producer: ProducerState, additions: Additions, refused: Counter[Reason]) -> None:
         self._state, self._settings = state, state.settings
         self._producer, self._additions, self._refused = producer, additions, refused
         self._places: dict[tuple[Generation, int, int], _Found] = {}
@@ -71,8 +72,8 @@ class Sent:
         for point in points if block is None else self._take_block(block):
             try:
                 self._take(point)
-            except UnusableError as reason:
-                self._refused[str(reason)] += 1
+            except UnusableError as error:
+                self._refused[error.reason] += 1
         self._compare()
         self._producer.intervals.settle(self._state.intervals_of(self._producer))
 
@@ -154,8 +155,8 @@ class Sent:
             if isinstance(advanced, Increase):
                 try:
                     self._place(series, advanced.since, end, advanced.reading)
-                except UnusableError as reason:
-                    self._refused[str(reason)] += 1
+                except UnusableError as error:
+                    self._refused[error.reason] += 1
             elif advanced == DUPLICATE:
                 self._state.duplicates += 1
             else:

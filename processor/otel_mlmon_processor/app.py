@@ -32,6 +32,7 @@ from otel_mlmon_processor.http import HttpServer, make_application
 from otel_mlmon_processor.ingest import Ingest, IngestCounters, IngestSettings
 from otel_mlmon_processor.otlp_client import connect
 from otel_mlmon_processor.otlp_http import make_otlp_application
+from otel_mlmon_processor.reasons import Refusal
 from otel_mlmon_processor.receiver import Receiver, build_server
 from otel_mlmon_processor.references import References
 from otel_mlmon_processor.security import HANDSHAKE, NO_CERTIFICATE, Tls, Tokens
@@ -217,7 +218,7 @@ class Processor:
             return None
         return self._tls.context(required=required, failed=lambda: self._count_refused(HANDSHAKE))
 
-    def _refuse(self, header: str | None, certified: bool) -> str | None:
+    def _refuse(self, header: str | None, certified: bool) -> Refusal | None:
         """Why a scrape is refused."""
         reason = self._tokens.refuse(header) if self._tokens is not None else None
         if self._tls is not None and self._tls.mutual and not certified:
@@ -226,7 +227,7 @@ class Processor:
             self._count_refused(reason)
         return reason
 
-    def _count_refused(self, reason: str) -> None:
+    def _count_refused(self, reason: Refusal) -> None:
         if self._ingest is not None:
             self._ingest.count_refused("", reason)  # of no signal
 

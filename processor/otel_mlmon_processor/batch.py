@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from otel_mlmon_processor.blocks import Block
 from otel_mlmon_processor.points import Point, Producer, ProfilePart
+from otel_mlmon_processor.reasons import Reason
 
 
 class Group(NamedTuple):
@@ -37,5 +38,5 @@ class Batch:
 
     groups: tuple[Group, ...]
     items: int
-    refused: Mapping[str, int] = field(default_factory=dict)
-    ignored: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[Reason, int] = field(default_factory=dict)
+    ignored: Mapping[Reason, int] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon_processor.points import GAUGE, LARGEST_COUNT, LATEST_TIME, Attributes, Point
 from otel_mlmon_processor.reading import Reading
+from otel_mlmon_processor.reasons import Reason
 
 Words = NDArray[np.uint64]
 Counts = NDArray[np.int64]
@@ -75,7 +76,7 @@ class Form:
     __slots__ = ("constants", "ends", "ignored", "items", "points", "shape", "used")
 
     def __init__(
-        self, shape: Shape, constants: bytes, points: tuple[Known, ...], items: int, ignored: dict[str, int]
+        self, shape: Shape, constants: bytes, points: tuple[Known, ...], items: int, ignored: dict[Reason, int]
     ) -> None:
         self.shape, self.constants, self.points = shape, constants, points
         self.items, self.ignored = items, ignored

@@ -52,13 +52,14 @@ from otel_mlmon_processor.points import (
     ProfilePart,
     Value,
 )
+from otel_mlmon_processor.reasons import Ignored, Reason, Unusable
 from otel_mlmon_processor.wire import MetricsRequest
 
 __all__ = ["METRICS", "NOT_ML", "OURS", "MalformedError", "decode_logs", "decode_metrics", "decode_traces"]
 
 _COMMON_BYTES: Final = 4096  # of a resource and a scope that are kept
 NO_RECORDED_VALUE: Final = 1  # a flag of OTLP: the point says only that its stream has ended
-NOT_ML: Final = "not_ml"
+NOT_ML: Final[Ignored] = "not_ml"
 
 
 # What the model process sends and the fold uses; a metric that is not here is none of ours.
@@ -177,12 +178,12 @@ def decode_logs(body: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Batch:
             for record in scope_logs.log_records:
                 tally.items += 1
                 if record.event_name != semconv.EVENT_ML_REFERENCE_PROFILE:
-                    tally.ignored[NOT_ML] += 1
+                    tally.ignore(NOT_ML, 1)
                     continue
                 try:
                     parts.append(_read_part(record, limits))
-                except UnreadablePointError as reason:
-                    tally.refused[str(reason)] += 1
+                except UnreadablePointError as error:
+                    tally.refuse(error.reason, 1)
             if parts:
                 producer = _read_producer(resource_logs.resource, scope_logs.scope.attributes, limits)
                 if producer is None:
@@ -208,12 +209,15 @@ class _Tally:
 
     def __init__(self) -> None:
         self.items = 0
-        self.refused: Counter[str] = Counter()
-        self.ignored: Counter[str] = Counter()
+        self.refused: Counter[Reason] = Counter()
+        self.ignored: Counter[Reason] = Counter()
 
-    def refuse(self, reason: str, items: int) -> None:
+    def refuse(self, reason: Unusable, items: int) -> None:
         if items:
             self.refused[reason] += items
+
+    def ignore(self, reason: Ignored, items: int) -> None:
+        self.ignored[reason] += items
 
     def add(self, batch: Batch) -> None:
         self.items += batch.items
@@ -240,19 +244,19 @@ def _read_metric(metric: Any, points: list[Point], tally: _Tally, limits: Decode
     tally.items += len(held)
     name: str = metric.name
     if name not in METRICS:
-        tally.ignored["unused" if name in OURS else NOT_ML] += len(held)
+        tally.ignore("unused" if name in OURS else NOT_ML, len(held))
         return
     try:
         read, temporality = _reader(metric, data)
-    except UnreadablePointError as reason:
-        tally.refuse(str(reason), len(held))
+    except UnreadablePointError as error:
+        tally.refuse(error.reason, len(held))
         return
     found: list[Point] = []
     counts: list[int] = []
     attributes = reader_of(limits)
     for point in held:
         if point.flags & NO_RECORDED_VALUE:
-            tally.ignored["no_recorded_value"] += 1
+            tally.ignore("no_recorded_value", 1)
             continue
         try:
             start, end = point.start_time_unix_nano, point.time_unix_nano
@@ -260,8 +264,8 @@ def _read_metric(metric: Any, points: list[Point], tally: _Tally, limits: Decode
                 raise UnreadablePointError("time")
             known = attributes[tuple(point.attributes)]
             found.append(Point(name, known, temporality, start, end, read(point, limits)))
-        except UnreadablePointError as reason:
-            tally.refused[str(reason)] += 1
+        except UnreadablePointError as error:
+            tally.refuse(error.reason, 1)
             continue
         if read is read_explicit:
             counts.append(point.count)

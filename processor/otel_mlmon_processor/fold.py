@@ -19,6 +19,7 @@ from otel_mlmon_processor.fold_settings import FoldSettings
 from otel_mlmon_processor.pack import PackError, pack, unpack
 from otel_mlmon_processor.producers import UnusableError
 from otel_mlmon_processor.profile_store import ProfileStore
+from otel_mlmon_processor.reasons import Reason
 from otel_mlmon_processor.state import State
 from otel_mlmon_processor.upgrades import OLDEST, upgrade
 from otel_mlmon_processor.views import Capture, build, capture
@@ -47,7 +48,7 @@ class FoldCounters:
     points: int
     duplicates: int
     late: int
-    dropped: Mapping[str, int]
+    dropped: Mapping[Reason, int]
     conflicts: int
     streams: int
     producers: int
@@ -69,13 +70,13 @@ class Fold:
         self._state = State(self.settings)
         self._profiles = ProfileStore(caps, parse)
 
-    def apply(self, received_ns: int, batch: Batch) -> Counter[str]:
+    def apply(self, received_ns: int, batch: Batch) -> Counter[Reason]:
         """Fold one request; by reason, the items of it that can never be used (beyond those that decoding refused)."""
         state = self._state
         state.now = max(state.now, received_ns)
         for key in state.sweep():
             self._profiles.forget(key)
-        refused: Counter[str] = Counter()
+        refused: Counter[Reason] = Counter()
         additions = Additions(received_ns)
         for group in batch.groups:
             self._apply_group(group, additions, refused)
@@ -154,12 +155,12 @@ class Fold:
 
     # ---------------------------------------------------------------- one request
 
-    def _apply_group(self, group: Group, additions: Additions, refused: Counter[str]) -> None:
+    def _apply_group(self, group: Group, additions: Additions, refused: Counter[Reason]) -> None:
         state = self._state
         try:
             producer = state.producer(group.producer)
-        except UnusableError as reason:
-            refused[str(reason)] += group.items
+        except UnusableError as error:
+            refused[error.reason] += group.items
             return
         for part in group.parts:
             self._profiles.add(producer.number, producer.key(part.model, part.version), part, refused)

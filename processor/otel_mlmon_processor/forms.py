@@ -16,6 +16,7 @@ import numpy as np
 from otel_mlmon_processor.blocks import Block, Form, Known, Shape
 from otel_mlmon_processor.points import GAUGE, Point
 from otel_mlmon_processor.reading import Reading
+from otel_mlmon_processor.reasons import Reason
 
 _VARINT, _FIXED, _LENGTH = 0, 1, 2  # kinds of fields on the wire
 _RESOURCE, _SCOPES, _SCOPE, _METRICS = 1, 2, 1, 2
@@ -70,7 +71,7 @@ class Forms:
                     self._unsound = message
         return None
 
-    def learn(self, message: bytes, points: Sequence[Point], items: int, ignored: Mapping[str, int]) -> None:
+    def learn(self, message: bytes, points: Sequence[Point], items: int, ignored: Mapping[Reason, int]) -> None:
         """Learn the form of a message of which `points` were read in full, and nothing was refused, where another
         message of its length came before.
         """
@@ -124,7 +125,7 @@ def _same(one: Shape, other: Shape) -> bool:
     return all(np.array_equal(np.asarray(mine), np.asarray(theirs)) for mine, theirs in zip(one, other, strict=True))
 
 
-def _make(message: bytes, points: Sequence[Point], items: int, ignored: Mapping[str, int]) -> Form:
+def _make(message: bytes, points: Sequence[Point], items: int, ignored: Mapping[Reason, int]) -> Form:
     """The form of a message.
 
     Raises:

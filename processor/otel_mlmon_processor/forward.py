@@ -17,11 +17,12 @@ from otel_mlmon_processor.decode import OURS
 from otel_mlmon_processor.ingest import Ingest
 from otel_mlmon_processor.journal import DamagedEntryError, Entry, JournalError, Outbox
 from otel_mlmon_processor.otlp_client import Client, UnsentError
+from otel_mlmon_processor.reasons import GivenUp
 from otel_mlmon_processor.sending import LONGEST, SendingCounters, SendingTally, back_off
 
-AGE: Final = "age"
-SIZE: Final = "size"
-INTERNAL: Final = "internal"
+AGE: Final[GivenUp] = "age"
+SIZE: Final[GivenUp] = "size"
+INTERNAL: Final[GivenUp] = "internal"
 _LOOK: Final = 1.0  # s between looks at the bounds while an endpoint is away
 
 _LOG = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ class Forwarder:
 
     def _is_settled(self, entry: Entry) -> bool:
         """Whether the request has been sent, or is given up; waits where it must be tried again."""
-        reason = self._exceeds(entry)
+        reason: str | None = self._exceeds(entry)
         if reason is None:
             left = self._due - time.monotonic()
             if left > 0:
@@ -161,7 +162,7 @@ class Forwarder:
         self._tally.drop(entry.signal, reason)
         return True
 
-    def _exceeds(self, entry: Entry) -> str | None:
+    def _exceeds(self, entry: Entry) -> GivenUp | None:
         """The bound that is exceeded by what waits."""
         if self._clock() - entry.received_ns > self._most_age * 1e9:
             return AGE

@@ -30,6 +30,7 @@ from otel_mlmon_processor.intake import IngestCounters, IngestSettings, Outcome,
 from otel_mlmon_processor.journal import Entry, Journal, JournalError, pack_body
 from otel_mlmon_processor.messages import MOST_MESSAGES, has_too_many
 from otel_mlmon_processor.point_values import DecodeLimits
+from otel_mlmon_processor.reasons import Reason, Refusal
 from otel_mlmon_processor.views import build
 from otel_mlmon_processor.windows import ModelKey, ModelView
 
@@ -122,8 +123,8 @@ class Ingest:
         self._settled: list[int] = []
         self._closing = False
         self._received: Counter[str] = Counter()
-        self._refused: Counter[tuple[str, str]] = Counter()
-        self._ignored: Counter[str] = Counter()
+        self._refused: Counter[tuple[str, Reason]] = Counter()
+        self._ignored: Counter[Reason] = Counter()
         self._last_checkpoint = time.monotonic()
         self._pause = 0.0  # s, until the next
         self._writer = threading.Thread(target=self._run, name="mlmon-ingest", daemon=True)
@@ -158,7 +159,7 @@ class Ingest:
             self.count_refused(signal, refused.reason)
             raise
 
-    def count_refused(self, signal: str, reason: str) -> None:
+    def count_refused(self, signal: str, reason: Refusal) -> None:
         """Count a request that was not accepted; also of those that never came to `submit`."""
         with self._changed:
             self._refused[signal, reason] += 1
@@ -444,7 +445,7 @@ def _decode(signal: str, body: bytes, limits: DecodeLimits, forms: Forms) -> Bat
     raise ValueError(f"no signal of OTLP: {signal!r}")
 
 
-def _apply(fold: Fold, received_ns: int, batch: Batch) -> Counter[str]:
+def _apply(fold: Fold, received_ns: int, batch: Batch) -> Counter[Reason]:
     """Fold; an error in our own code must not stop the others, now or at each start from here on."""
     try:
         return fold.apply(received_ns, batch)

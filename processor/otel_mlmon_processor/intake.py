@@ -9,6 +9,7 @@ import grpc
 
 from otel_mlmon_processor.fold import FoldCounters
 from otel_mlmon_processor.point_values import DecodeLimits
+from otel_mlmon_processor.reasons import Reason, Refusal
 
 
 class RefusedError(Exception):
@@ -21,7 +22,7 @@ class RefusedError(Exception):
         retry_after: seconds after which to try again, where that can help.
     """
 
-    def __init__(self, code: grpc.StatusCode, reason: str, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, code: grpc.StatusCode, reason: Refusal, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
@@ -44,7 +45,7 @@ class Outcome:
     """
 
     items: int
-    refused: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[Reason, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,8 @@ class IngestCounters:
     """
 
     received: Mapping[str, int]
-    refused: Mapping[tuple[str, str], int]
-    ignored: Mapping[str, int]
+    refused: Mapping[tuple[str, Reason], int]
+    ignored: Mapping[Reason, int]
     journal_entries: int
     journal_bytes: int
     fold: FoldCounters

@@ -29,6 +29,7 @@ from otel_mlmon_processor.http import CONNECTIONS, make_starlette
 from otel_mlmon_processor.ingest import Ingest, RefusedError
 from otel_mlmon_processor.intake import Outcome, name_client
 from otel_mlmon_processor.messages import MOST_MESSAGES
+from otel_mlmon_processor.reasons import Refusal
 from otel_mlmon_processor.security import CHALLENGE, Tokens
 from otel_mlmon_processor.services import MESSAGE_BYTES, SERVICES, Service
 
@@ -50,7 +51,7 @@ _CODES: Final = {
 class _BadRequestError(Exception):
     """A request that can never succeed, with the HTTP status and the reason for counting."""
 
-    def __init__(self, code: int, reason: str, message: str) -> None:
+    def __init__(self, code: int, reason: Refusal, message: str) -> None:
         super().__init__(message)
         self.code, self.reason = code, reason
 

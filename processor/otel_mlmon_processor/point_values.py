@@ -18,6 +18,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from otel_mlmon_processor.exponential import Exponential
 from otel_mlmon_processor.points import LARGEST_COUNT, Attributes
 from otel_mlmon_processor.reading import Reading
+from otel_mlmon_processor.reasons import Unusable
 
 _COMMON_BYTES: Final = 2048  # bounds and attributes of which no more is kept are short, so that memory is bounded
 _COMMON_ATTRIBUTES: Final = 16_384
@@ -51,6 +52,10 @@ class MalformedError(ValueError):
 
 class UnreadablePointError(Exception):
     """One point cannot be used; the argument is the reason."""
+
+    def __init__(self, reason: Unusable) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class AttributeReader(dict[tuple[bytes, ...], Attributes]):

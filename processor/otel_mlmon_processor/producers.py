@@ -14,6 +14,7 @@ from otel_mlmon_processor.layout import CATEGORY, CELLS, EXPONENTIAL, INVALID, S
 from otel_mlmon_processor.model import Model
 from otel_mlmon_processor.pack import Table
 from otel_mlmon_processor.points import Attributes
+from otel_mlmon_processor.reasons import Unusable
 from otel_mlmon_processor.streams import Cumulative, Intervals, dump_streams, load_streams
 from otel_mlmon_processor.windows import ModelKey, Role, VariableKey
 
@@ -62,6 +63,10 @@ _OTHER_KINDS: Final = {
 
 class UnusableError(Exception):
     """A point cannot be placed; the argument is the reason."""
+
+    def __init__(self, reason: Unusable) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, eq=False)

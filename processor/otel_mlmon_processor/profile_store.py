@@ -11,6 +11,7 @@ from typing import Any, Final
 from otel_mlmon.profile.document import Profile, ProfileError
 from otel_mlmon_processor.fold_settings import Caps
 from otel_mlmon_processor.points import ProfilePart
+from otel_mlmon_processor.reasons import Reason, Unusable
 from otel_mlmon_processor.windows import ModelKey
 
 Parse = Callable[[bytes], Profile]
@@ -20,6 +21,10 @@ _GZIP: Final = 16 + zlib.MAX_WBITS
 
 class _BrokenError(Exception):
     """A profile cannot be used; the argument is the reason."""
+
+    def __init__(self, reason: Unusable) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclass(slots=True)
@@ -44,7 +49,7 @@ class ProfileStore:
         self._assemblies: dict[tuple[int, ModelKey, str], _Assembly] = {}
         self.conflicts = 0
 
-    def add(self, producer: int, key: ModelKey, part: ProfilePart, refused: Counter[str]) -> None:
+    def add(self, producer: int, key: ModelKey, part: ProfilePart, refused: Counter[Reason]) -> None:
         """Take in a part; what cannot be used is counted in `refused`."""
         if part.hash in self._documents.get(key, {}):
             return  # it is sent again every hour
@@ -61,8 +66,8 @@ class ProfileStore:
         del self._assemblies[place]
         try:
             self._keep(key, *self._read(key, part, assembly))
-        except _BrokenError as reason:
-            refused[str(reason)] += 1
+        except _BrokenError as error:
+            refused[error.reason] += 1
 
     def newest(self) -> Mapping[ModelKey, Profile]:
         """The profile of each model that was created last."""

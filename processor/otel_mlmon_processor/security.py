@@ -13,6 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final, Generic, NoReturn, TypeVar
 
+from otel_mlmon_processor.reasons import Refusal
+
 _LOG: Final = logging.getLogger(__name__)
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
 CHALLENGE: Final = 'Bearer realm="otel-mlmon"'  # what WWW-Authenticate says
@@ -73,7 +75,7 @@ class Tokens:
     def __init__(self, path: Path) -> None:
         self._digests = _Watched((path,), lambda: [_digest(token) for token in read_tokens(path)])
 
-    def refuse(self, header: str | bytes | None) -> str | None:
+    def refuse(self, header: str | bytes | None) -> Refusal | None:
         """Why a request with this Authorization header is refused; None where it is let in."""
         text = header.decode(errors="replace") if isinstance(header, bytes) else header or ""
         scheme, _, token = text.strip().partition(" ")

@@ -24,6 +24,7 @@ from otel_mlmon_processor.producers import (
     place_of,
 )
 from otel_mlmon_processor.reading import Reading
+from otel_mlmon_processor.reasons import Reason
 from otel_mlmon_processor.streams import identify
 from otel_mlmon_processor.windows import ModelKey
 
@@ -45,7 +46,7 @@ class State:
         self.points = 0
         self.duplicates = 0
         self.late = 0
-        self.dropped: Counter[str] = Counter()
+        self.dropped: Counter[Reason] = Counter()
         self._next_producer = 0
         self._swept = 0
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -69,7 +69,7 @@ class Intervals:
         self.known: dict[tuple[int, int], int] = {}  # in order of first sight
         self.settled = Spans(spans)
 
-    def take(self, start: int, end: int, stream: int) -> str:
+    def take(self, start: int, end: int, stream: int) -> Literal["new", "duplicate", "too_old"]:
         """Note that a stream sent (start, end]; NEW, DUPLICATE or TOO_OLD."""
         interval = (start, end)
         bit = 1 << stream
@@ -147,7 +147,7 @@ class Cumulative:
         self.reading = reading
         self.floor = floor
 
-    def advance(self, end: int, reading: Reading, change: Change) -> Increase | str:
+    def advance(self, end: int, reading: Reading, change: Change) -> Increase | Literal["duplicate", "bounds_changed"]:
         """What a further point adds: an Increase, or why it adds nothing (DUPLICATE, BOUNDS_CHANGED).
 
         A cell that fell says that the counter began again from zero, so all of the point is new; or that the point is

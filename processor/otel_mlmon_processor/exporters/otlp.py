@@ -26,9 +26,11 @@ from otel_mlmon_processor.core.alarm import AlarmEvent
 from otel_mlmon_processor.exporters.families import Family, Sample, name_model, name_service
 from otel_mlmon_processor.otlp_client import AGENT, Client, UnsentError
 from otel_mlmon_processor.points import SERVICE_INSTANCE, SERVICE_NAME
+from otel_mlmon_processor.reasons import GivenUp
 from otel_mlmon_processor.sending import SendingCounters, SendingTally, back_off
 from otel_mlmon_processor.windows import ModelKey, OperationHistogram
 
+FULL: Final[GivenUp] = "full"
 EVENTS: Final = 1_000  # that wait at most
 REQUEST_BYTES: Final = 3 << 20  # gRPC receives 4 MiB by default
 SCOPE: Final = "otel_mlmon_processor"
@@ -202,7 +204,7 @@ class OtlpExporter:
     def tell(self, key: ModelKey, event: AlarmEvent) -> None:
         """Send an event with the next export, and until it is acknowledged; of many the newest are kept."""
         if len(self._events) == EVENTS:
-            self._tally.drop(semconv.MonSignal.LOGS, "full")
+            self._tally.drop(semconv.MonSignal.LOGS, FULL)
         self._events.append((key, event))
 
     def counters(self) -> SendingCounters:
