@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness fuzz chaos bench-sync bench-ingest bench-overload bench-outage bench-learning clean
+.PHONY: help demo test coverage test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness fuzz chaos bench-sync bench-ingest bench-overload bench-outage bench-learning pages-alarms clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ generate: .venv/.dev ## Constants and reference page from semconv/registry.yaml
 
 pages: .venv/.dev ## Pages of three sets of real data, and their pictures
 	@$(BIN)/python examples/compare/pages.py
+
+pages-alarms: .venv/.dev ## What the alarms say of real data, day by day (a quarter of an hour)
+	@PYTHONPATH=examples/compare $(BIN)/python examples/alarms/page.py $(ARGS)
 
 bench: bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms ## All benchmarks, one after the other
 
