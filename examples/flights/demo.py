@@ -5,8 +5,8 @@ A classifier of late arrivals is trained on January to April. Then three replica
   2. May and the months after as they were: season, a new timetable;
   3. the same with a fault: one replica gets distances in kilometres, all lose the wind speed.
 At last the first of May goes by minute by minute, under the alarm budget; at noon the wind speed is lost.
-The demo fails (exit status 1) where part 1 is not quiet, part 3 does not name both faults first, or that day has another
-alarm than the wind speed's.
+The demo fails (exit status 1) where part 1 is not quiet, part 3 does not name both faults first, or that day has
+another alarm than the wind speed's.
 """
 
 from __future__ import annotations
