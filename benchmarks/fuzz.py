@@ -62,6 +62,7 @@ def run(python: Path, target: str, runs: int, seconds: int) -> dict[str, Any]:
         "edges": coverage,
         "features": features,
         "corpus": kept,
+        "longest": LONGEST,
         "peak_mib": int(peak[1]) if peak else None,
         "findings": found,
     }
@@ -84,13 +85,13 @@ def render(kept: dict[str, Any]) -> str:
         "",
         "Written by `make fuzz`. Inputs made by atheris (libFuzzer), guided by the branches of our own code that they",
         "reach.",
-        f"At most {LONGEST:,} bytes an input, {PATIENCE} s and {MEMORY:,} MiB. Machine: {kept['machine']}.",
+        f"At most {PATIENCE} s an input and {MEMORY:,} MiB. Machine: {kept['machine']}.",
         "",
-        "| target | inputs | hours | branches reached | corpus | memory at most | findings |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| target | inputs | bytes at most | hours | branches reached | corpus | memory at most | findings |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [
-        f"| {r['target']} | {r['inputs']:,} | {r['seconds'] / 3600:.2f} | {r['edges']:,} | {r['corpus']:,} "
+        f"| {r['target']} | {r['inputs']:,} | {r['longest']:,} | {r['seconds'] / 3600:.2f} | {r['edges']:,} | {r['corpus']:,} "
         f"| {r['peak_mib']} MiB | {len(r['findings'])} |"
         for r in kept["results"]
     ]
