@@ -91,8 +91,8 @@ def render(kept: dict[str, Any]) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [
-        f"| {r['target']} | {r['inputs']:,} | {r['longest']:,} | {r['seconds'] / 3600:.2f} | {r['edges']:,} | {r['corpus']:,} "
-        f"| {r['peak_mib']} MiB | {len(r['findings'])} |"
+        f"| {r['target']} | {r['inputs']:,} | {r['longest']:,} | {r['seconds'] / 3600:.2f} | {r['edges']:,} "
+        f"| {r['corpus']:,} | {r['peak_mib']} MiB | {len(r['findings'])} |"
         for r in kept["results"]
     ]
     lines += ["", "What each must hold, whatever the bytes (`benchmarks/fuzz_targets.py`):", ""]
