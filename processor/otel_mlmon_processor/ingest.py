@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -32,6 +32,7 @@ from otel_mlmon_processor.messages import MOST_MESSAGES, has_too_many
 from otel_mlmon_processor.point_values import DecodeLimits
 from otel_mlmon_processor.reasons import Reason, Refusal
 from otel_mlmon_processor.views import build
+from otel_mlmon_processor.waiting import Queue, Request
 from otel_mlmon_processor.windows import ModelKey, ModelView
 
 __all__ = ["Ingest", "IngestCounters", "IngestSettings", "Outcome", "RefusedError"]
@@ -41,34 +42,6 @@ _INTERNAL: Final = "internal"
 _AT_ONCE: Final = 32  # requests in a commit, about
 _PAUSE: Final = 1.0  # s, at least, between two checkpoints that were not asked for
 _SHARE: Final = 0.01  # of the time that these may take, as nothing is taken in meanwhile
-
-
-class _Request:
-    """A request on its way through the writer's thread; a lock is by far the cheapest thing to wait on.
-
-    `batch` is what was read, `waits` whether it is to be passed on, `answer` what became of it.
-    """
-
-    __slots__ = ("_answered", "answer", "batch", "body", "client", "signal", "waits")
-
-    def __init__(self, signal: str, body: bytes, client: str) -> None:
-        self.signal, self.body, self.client = signal, body, client
-        self.batch = Batch((), 0)
-        self.waits = False
-        self.answer: Outcome | RefusedError = Outcome(0)
-        self._answered = threading.Lock()
-        self._answered.acquire()
-
-    def wait(self) -> Outcome:
-        """The answer, as soon as it is there."""
-        self._answered.acquire()
-        if isinstance(self.answer, RefusedError):
-            raise self.answer
-        return self.answer
-
-    def wake(self) -> None:
-        """The answer is there."""
-        self._answered.release()
 
 
 class Ingest:
@@ -115,10 +88,7 @@ class Ingest:
             raise
         self._folding = threading.Lock()  # over the fold
         self._changed = threading.Condition()  # over all below; the writer alone waits for it
-        self._waiting: dict[str, deque[_Request]] = {}  # by client
-        self._admitted = 0
-        self._admitted_bytes = 0
-        self._shares: dict[str, tuple[int, int]] = {}  # of it, requests and bytes of each client
+        self._queue = Queue(self.settings.pending, self.settings.pending_bytes)
         self._checkpoints: list[Future[None]] = []
         self._settled: list[int] = []
         self._closing = False
@@ -151,7 +121,7 @@ class Ingest:
         Raises:
             RefusedError: it was not accepted, with the gRPC code and the reason.
         """
-        request = _Request(signal, body, client)
+        request = Request(signal, body, client)
         try:
             self._admit(request)
             return request.wait()
@@ -199,7 +169,7 @@ class Ingest:
                 self._journal.bytes,
                 fold,
                 models,
-                self._admitted,
+                self._queue.requests,
                 self._since / 1e9,
                 self._journal.created_ns / 1e9,
             )
@@ -241,42 +211,17 @@ class Ingest:
 
     # ---------------------------------------------------------------- callers' threads
 
-    def _admit(self, request: _Request) -> None:
-        size = len(request.body)
+    def _admit(self, request: Request) -> None:
+        after = self.settings.retry_after
         with self._changed:
             if self._closing:
-                raise RefusedError(
-                    grpc.StatusCode.UNAVAILABLE, "closing", "the processor is shutting down", self.settings.retry_after
-                )
-            if not self._has_room(request.client, size):
-                raise RefusedError(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    "overload",
-                    f"{self._admitted} requests wait to be written; come again",
-                    self.settings.retry_after,
-                )
-            requests, held = self._shares.get(request.client, (0, 0))
-            self._shares[request.client] = requests + 1, held + size
-            self._admitted += 1
-            self._admitted_bytes += size
-            if not self._waiting:  # else the writer has been told
+                raise RefusedError(grpc.StatusCode.UNAVAILABLE, "closing", "the processor is shutting down", after)
+            told = self._queue.waits
+            if not self._queue.admit(request):
+                waiting = f"{self._queue.requests} requests wait to be written; come again"
+                raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "overload", waiting, after)
+            if not told:
                 self._changed.notify()
-            self._waiting.setdefault(request.client, deque()).append(request)
-
-    def _has_room(self, client: str, size: int) -> bool:
-        """Whether a request may wait. A client may take an equal share, where one more client counts as present, and a
-        quarter of all is for those of which none waits: so there is room for who comes new, however many requests
-        others send.
-        """
-        pending, most = self.settings.pending, self.settings.pending_bytes
-        requests, held = self._shares.get(client, (0, 0))
-        if requests:
-            clients = len(self._shares) + 1
-            if requests >= pending // clients or held + size > most // clients:
-                return False
-            pending, most = pending - pending // 4, most - most // 4
-        room = self._admitted < pending and self._admitted_bytes + size <= most
-        return room or not self._admitted  # a large one alone, or it could never be
 
     # ---------------------------------------------------------------- the writer's thread
 
@@ -305,26 +250,19 @@ class Ingest:
                 self._journal.close()
                 return
 
-    def _take(self) -> tuple[list[_Request], list[Future[None]], list[int], bool]:
-        """What is to be done; waits until there is something, or a checkpoint is due.
-
-        Of requests one of each client in turn, and not all at once: who sends little waits for little.
-        """
+    def _take(self) -> tuple[list[Request], list[Future[None]], list[int], bool]:
+        """What is to be done; waits until there is something, or a checkpoint is due."""
+        queue = self._queue
         with self._changed:
-            while not (self._waiting or self._checkpoints or self._settled or (self._closing and not self._admitted)):
+            while not (queue.waits or self._checkpoints or self._settled or (self._closing and not queue.requests)):
                 left = self._until_due()
                 if left == 0.0:
                     break
                 self._changed.wait(left)
-            requests: list[_Request] = []
-            while self._waiting and len(requests) < _AT_ONCE:
-                for client, queue in list(self._waiting.items()):
-                    requests.append(queue.popleft())
-                    if not queue:
-                        del self._waiting[client]
+            requests = queue.take(_AT_ONCE)
             checkpoints, settled = self._checkpoints, self._settled
             self._checkpoints, self._settled = [], []
-            return requests, checkpoints, settled, self._closing and not self._admitted and not requests
+            return requests, checkpoints, settled, self._closing and not queue.requests
 
     def _until_due(self) -> float | None:
         """Seconds until a checkpoint is to be made without being asked for; None while there is nothing for it."""
@@ -334,7 +272,7 @@ class Ingest:
         wait = min(_PAUSE, self.settings.checkpoint_age) if full else self.settings.checkpoint_age
         return max(self._last_checkpoint + max(wait, self._pause) - time.monotonic(), 0.0)
 
-    def _take_in(self, requests: list[_Request]) -> None:
+    def _take_in(self, requests: list[Request]) -> None:
         """Read, write and fold requests, and answer them.
 
         All that is done in this thread: handing work between threads costs more than the work.
@@ -346,7 +284,7 @@ class Ingest:
             self._commit(kept)
         with self._changed:
             for request in requests:
-                self._leave(request)
+                self._queue.leave(request)
                 if isinstance(request.answer, Outcome):
                     self._received[request.signal] += request.answer.items
                     ignored = request.batch.ignored
@@ -354,15 +292,7 @@ class Ingest:
         for request in requests:
             request.wake()
 
-    def _leave(self, request: _Request) -> None:
-        size = len(request.body)
-        self._admitted -= 1
-        self._admitted_bytes -= size
-        requests, held = self._shares.pop(request.client)
-        if requests > 1:
-            self._shares[request.client] = requests - 1, held - size
-
-    def _read(self, request: _Request) -> None:
+    def _read(self, request: Request) -> None:
         if has_too_many(request.signal, request.body):
             request.answer = RefusedError(
                 grpc.StatusCode.INVALID_ARGUMENT, "too_many_messages", f"a request may hold {MOST_MESSAGES} messages"
@@ -380,7 +310,7 @@ class Ingest:
             request.waits = self._forwarding and bool(batch.ignored.get(NOT_ML))
             request.answer = Outcome(batch.items, batch.refused)
 
-    def _commit(self, requests: list[_Request]) -> None:
+    def _commit(self, requests: list[Request]) -> None:
         """Write requests in one commit, and fold them."""
         now = self._clock()
         packed = [pack_body(request.body) for request in requests]
