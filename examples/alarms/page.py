@@ -150,7 +150,7 @@ def main() -> None:
                 known[name] = result
                 RESULT.write_text(json.dumps(known, indent=1))
                 print(f"{name}: {len(result['events'])} events on {len(result['days'])} days", flush=True)
-    results = {name: known[name] for name in STREAMS}
+    results = {name: known[name] for name in STREAMS if name in known}
     PAGE.write_text(render(results, (Path(__file__).parent / "page.md").read_text()))
     draw(results)
 

@@ -5,8 +5,8 @@ A classifier of late arrivals is trained on January to April. Then three replica
   2. May and the months after as they were: season, a new timetable;
   3. the same with a fault: one replica gets distances in kilometres, all lose the wind speed.
 At last the first of May goes by minute by minute, under the alarm budget; at noon the wind speed is lost.
-The demo fails (exit status 1) where part 1 is not quiet, part 3 does not name both faults first, or that day has
-another alarm than the wind speed's.
+The demo fails (exit status 1) where part 1 is not quiet, part 3 does not name both faults first, or that day has not
+the wind speed's alarm alone.
 """
 
 from __future__ import annotations
@@ -93,13 +93,7 @@ def prepare(folder: Path, flights: pd.DataFrame, parts: list[Part], seed: int) -
     train, held_out = split_training(flights, TRAINED_UNTIL, seed)
     model = make_model().fit(train[FEATURES], train["late"])
     scores = model.predict_proba(train[FEATURES])
-    profile = Profile.build(
-        train[[*FEATURES, "time"]],
-        model="flights",
-        version="2013-04",
-        predictions={"score": scores[:, 1]},
-        time_column="time",
-    )
+    profile = Profile.build(train[FEATURES], model="flights", version="2013-04", predictions={"score": scores[:, 1]})
     profile.attach(model)
     joblib.dump(model, folder / "model.joblib")
     quiet = spread_over_days(held_out, parts[0].days[0], len(parts[0].days))
@@ -153,7 +147,7 @@ def conclude(stage: Stage, run: Run, profile: Profile, console: Console, *, keep
     for finding in last[:6]:
         console.print(f"  {finding}", soft_wrap=True, highlight=False)
     console.print(
-        f"\nMinute by minute under the alarm budget, {minutes.DAY}, the wind speed lost at noon:", soft_wrap=True
+        f"\nMinute by minute under the alarm budget, {minutes.DAY:%-d %B}, wind speed lost at noon:", soft_wrap=True
     )
     for at, text in run.said:
         console.print(f"  {at}  {text}", soft_wrap=True, highlight=False)
@@ -191,7 +185,7 @@ def main() -> int:
             with Stage(Path(name), model, shares) as stage:
                 run = Run(parts)
                 replay(stage, run, console)
-                run.said = minutes.tell_day(profile, flights, fault=not args.no_fault)
+                run.said = minutes.tell_day(flights, fault=not args.no_fault)
                 status = conclude(stage, run, profile, console, keep=args.keep)
                 if args.keep:
                     console.print("the processor is running; Ctrl-C ends it")
