@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import pairwise, starmap
 from operator import itemgetter
-from typing import Any, Final, NoReturn, get_args
+from typing import Any, Final, get_args
 
 import numpy as np
 
@@ -175,9 +175,6 @@ def _parse(data: bytes) -> Any:
     if nodes > MAX_NODES or nodes + data.count(b",") > MAX_VALUES:
         raise ProfileError(f"not a profile: more than {MAX_NODES} lists and objects, or {MAX_VALUES} values")
 
-    def refuse(constant: str) -> NoReturn:
-        raise ProfileError(f"not a profile: {constant} is no JSON number")
-
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         fields = dict(pairs)
         if len(fields) < len(pairs):
@@ -186,7 +183,7 @@ def _parse(data: bytes) -> Any:
         return fields
 
     try:
-        return json.loads(data.decode(), parse_constant=refuse, object_pairs_hook=unique)
+        return json.loads(data.decode(), object_pairs_hook=unique)  # NaN and Infinity are refused where they stand
     except ProfileError:
         raise
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors

@@ -202,7 +202,11 @@ class Profile:
             raise ProfileError(f"{os.fspath(path)}: {error}") from None
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write a file, whole or not at all: readers see the old one or the new one."""
+        """Write a file, whole or not at all: readers see the old one or the new one.
+
+        Raises:
+            OSError: it cannot be written, as where the disk is full; the file is named, and the old one is as it was.
+        """
         import tempfile
 
         target = Path(path)
@@ -216,8 +220,10 @@ class Profile:
             os.umask(umask)
             Path(name).chmod(0o666 & ~umask)
             Path(name).replace(target)
-        except BaseException:
+        except BaseException as error:
             Path(name).unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                error.filename = os.fspath(path)
             raise
 
     def attach(self, model: Any) -> None:

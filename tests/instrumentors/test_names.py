@@ -1,6 +1,7 @@
 """Where the name and version of a model come from."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,11 +155,11 @@ def test_an_attribute_that_is_no_text_is_not_a_profile(serving, model):
     assert seen.models == {("LogisticRegression", "")}
 
 
-@pytest.mark.parametrize("kind", ["missing", "broken", "a folder"])
+@pytest.mark.parametrize("kind", ["missing", "broken", "a folder", "endless"])
 def test_a_profile_of_the_environment_that_cannot_be_read_is_told_of_once_and_gone_without(
     serving, environment, caplog, tmp_path, kind
 ):
-    path = tmp_path / "p.json"
+    path = Path("/dev/zero") if kind == "endless" else tmp_path / "p.json"
     if kind == "broken":
         path.write_text("{")
     elif kind == "a folder":

@@ -2,9 +2,11 @@
 
 import base64
 import copy
+import errno
 import json
 import os
 import re
+import resource
 import stat
 import zlib
 from dataclasses import replace
@@ -272,13 +274,56 @@ def test_an_inconsistent_document_is_refused(path, value):
         (b"[]", '"format"'),
         (b"null", '"format"'),
         (b'{"format": "otel-mlmon/profile", "format": 1}', "'format' occurs twice"),
-        (b'{"format": "otel-mlmon/profile", "format_version": 1, "rows": NaN}', "NaN"),
+        (
+            b'{"format": "otel-mlmon/profile",' + b",".join(b'"%d": 0' % i for i in range(100_000)) + b',"0": 0}',
+            "'0' occ",
+        ),
         (b"[" * 100_000, "not JSON"),
-        (b" " * ((64 << 20) + 1), "at most"),
+        (b'{"format": "otel-mlmon/profile", "format_version": 1, "x": ' + b'{"a":' * 100_000, "not JSON"),
+        (b'{"format": "otel-mlmon/profile", "rows": ' + b"9" * 5000 + b"}", "not JSON"),
+        (b'\xef\xbb\xbf{"format": "otel-mlmon/profile"}', "not JSON"),
+        ('{"format": "Z\xfcrich"}'.encode("latin-1"), "not JSON: 'utf-8' codec can't decode"),
+        (b" " * ((64 << 20) + 1), "more than"),
     ],
 )
 def test_foreign_bytes_are_refused(data, message):
     with pytest.raises(ProfileError, match=message):
+        Profile.from_bytes(data)
+
+
+def test_a_truncated_document_is_refused_wherever_it_ends():
+    data = Profile.from_bytes(json.dumps(example()).encode()).to_bytes()
+    for end in range(len(data) - 2):  # without the brace at the end, and the newline
+        with pytest.raises(ProfileError):
+            Profile.from_bytes(data[:end])
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize(
+    ("field", "path"),
+    [
+        ('"edges": [0.0', "references[0].axis.edges[0]"),
+        ('"sum": 4.5', "references[0].histogram.sum"),
+        ('"rows": 4', "rows"),
+        ('"counts": [0', "references[0].histogram.counts[0]"),
+        ('"notes": [', "notes[0]"),
+    ],
+)
+def test_what_is_no_number_is_refused_where_it_stands(number, field, path):
+    text = json.dumps(example())
+    assert field in text
+    begin = field.rstrip("0123456789.")
+    with pytest.raises(ProfileError, match=re.escape(f"{path}: must be ") + ".*, got -?(nan|inf)"):
+        Profile.from_bytes(text.replace(field, begin + number, 1).encode())
+
+
+@pytest.mark.parametrize(("feature", "number"), [({}, 1_000_000), (example()["references"][1], 20_001)])
+def test_too_many_features_are_refused(feature, number):
+    document = example()
+    features = ",".join([json.dumps(feature)] * number)
+    del document["references"]
+    data = f'{json.dumps(document)[:-1]}, "references": [{features}]}}'.encode()
+    with pytest.raises(ProfileError, match=f"^references: must be a list of at most 20000, got 'a list of {number}'$"):
         Profile.from_bytes(data)
 
 
@@ -369,6 +414,38 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path):
         replace(profile, model="\ud800").save(path)
     assert path.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_save_that_runs_out_of_room_names_the_file_and_leaves_the_old_one(tmp_path):
+    """A limit of the size of files stands in for a full disk: the kernel refuses the write in the middle alike."""
+    path = tmp_path / "m.profile.json"
+    profile = Profile.from_bytes(json.dumps(example()).encode())
+    profile.save(path)
+    old = path.read_bytes()
+    larger = replace(profile, notes=tuple("n" * 1000 for _ in range(1000)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * len(old), limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"m\.profile\.json") as failed:
+            larger.save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert failed.value.errno == errno.EFBIG
+    assert path.read_bytes() == old
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    larger.save(path)
+    assert Profile.load(path) == larger
+
+
+@pytest.mark.parametrize("kind", ["sparse", "endless"])
+def test_of_a_file_without_end_no_more_is_read_than_shows_it(kind, tmp_path):
+    path = Path("/dev/zero")
+    if kind == "sparse":
+        path = tmp_path / "m.json"
+        with path.open("wb") as file:
+            file.truncate(1 << 42)
+    with pytest.raises(ProfileError, match=f"^{path}: not a profile: more than {64 << 20} bytes$"):
+        Profile.load(path)
 
 
 def test_a_broken_file_is_named(tmp_path):
