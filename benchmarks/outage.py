@@ -231,28 +231,26 @@ def render(result: dict[str, Any]) -> str:
         machine that others may use, too ({result["machine"]}): read the ratios. An outage is {HOUR} intervals, which at
         the default interval is an hour; here they are of {interval}, and the exporter's timeout is {timeout}, so that
         exports are 1,200 times as dense as in production. A call is `predict_proba` with its recording; recording
-        alone is the same without the model. Memory: by how much the process grew during the outage."""
+        alone is the same without the model. In brackets: times as long as where the receiver is healthy. Memory: by how much the process grew during the outage."""
     arrived = f"""Arrived: of every feature, its histogram, the scores and the durations alike, once the receiver was
         back; a delta that came twice is known by its interval. Deltas of more than {PENDING_REQUESTS} requests are not
         kept: the oldest are given up, and `{semconv.METRIC_MLMON_RECORDER_UNSENT.name}` says how many points those
         were."""
     lines = ["# While the receiver is away", "", *wrap(" ".join(about.split()), 120), ""]
-    head = "| receiver | call, p50 | times healthy | p99 | times healthy | recording alone, p50 | p99 | memory"
     for temporality, found in result["found"].items():
-        base = found["healthy"]["us"]
+        lines += [f"## {temporality.capitalize()}", ""]
         lines += [
-            f"## {temporality.capitalize()}",
-            "",
-            f"{head} | calls | arrived |",
-            "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+            "| receiver | call, p50 | p99 | recording alone, p50 | p99 | memory | calls | arrived |",
+            "|---|--:|--:|--:|--:|--:|--:|--:|",
         ]
         for case, one in found.items():
-            call, alone = one["us"]["call"], one["us"]["recording"]
-            lines.append(
-                f"| {case} | {call['p50']:.0f} µs | {call['p50'] / base['call']['p50']:.2f} | {call['p99']:.0f} µs "
-                f"| {call['p99'] / base['call']['p99']:.2f} | {alone['p50']:.1f} µs | {alone['p99']:.0f} µs "
-                f"| {one['grown'] / 1e6:+.1f} MB | {one['calls']:,} | {one['arrived']:,} |"
-            )
+            times = [
+                f"{one['us'][what][q]:.0f} µs ({one['us'][what][q] / found['healthy']['us'][what][q]:.2f})"
+                for what in ("call", "recording")
+                for q in ("p50", "p99")
+            ]
+            grown = f"{one['grown'] / 1e6:+.1f} MB"
+            lines.append(f"| {case} | {' | '.join(times)} | {grown} | {one['calls']:,} | {one['arrived']:,} |")
         lines.append("")
     lines += [f"- {case}: {what}." for case, (_, _, what) in CASES.items()]
     lines += ["", *wrap(" ".join(arrived.split()), 120)]
