@@ -169,7 +169,7 @@ def decode_profile(data: bytes) -> Profile:
 
 def _parse(data: bytes) -> Any:
     if len(data) > MAX_BYTES:
-        raise ProfileError(f"not a profile: it is too large, at most {MAX_BYTES} bytes are read")
+        raise ProfileError(f"not a profile: more than {MAX_BYTES} bytes")
     # Those in texts count too. Counted before they are read, as two bytes become a hundred.
     nodes = data.count(b"{") + data.count(b"[")
     if nodes > MAX_NODES or nodes + data.count(b",") > MAX_VALUES:
