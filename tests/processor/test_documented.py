@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import TypeGuard, get_args
 
 import pytest
 import yaml
+from otel_mlmon_processor import reasons
 from otel_mlmon_processor.config import Config, Section, read_config
+from otel_mlmon_processor.database import FORMAT, OLDEST
 from pydantic_core import PydanticUndefined
+
+from otel_mlmon import operations
 
 PAGE = (Path(__file__).parents[2] / "docs" / "processor.md").read_text()
 ROWS = {name: cell.strip() for name, cell in re.findall(r"^\| `([\w.\[\]]+)` \|([^|]*)\|", PAGE, re.MULTILINE)}
@@ -90,3 +95,45 @@ def test_every_promise_of_the_threat_model_names_a_test():
     rows = [line for line in tables.splitlines() if line.startswith("| ") and line != "| promise | test |"]
     assert len(rows) > 20
     assert [row for row in rows if not re.search(r"\| `test_\w+`[^|]*\|$", row)] == []
+
+
+# ------------------------------------------------------------------ docs/operations.md
+
+
+OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+REASONS = re.findall(r"^\| ([\w.]+) \| `(\w+)` \|", OPERATIONS, re.MULTILINE)
+COUNTERS = {
+    "refused": (reasons.Refusal,),
+    "dropped": (reasons.Unusable, reasons.Ignored),
+    "send.dropped": (reasons.GivenUp,),
+    "recorder.dropped": (operations.Drop,),
+}
+
+
+def test_every_reason_is_there_and_no_other():
+    known = [(counter, why) for counter, kinds in COUNTERS.items() for kind in kinds for why in get_args(kind)]
+    assert sorted(REASONS) == sorted(known)
+
+
+def test_every_reason_occurs_in_the_code():
+    """That no other does is for mypy to say."""
+    folders = (Path(reasons.__file__).parent, Path(operations.__file__).parent)
+    files = {path for folder in folders for path in folder.rglob("*.py")} - {Path(reasons.__file__)}
+    texts = {node.value for path in files for node in ast.walk(ast.parse(path.read_text())) if is_text(node)}
+    assert {why for _, why in REASONS} - texts == set()
+
+
+def is_text(node: ast.AST) -> TypeGuard[ast.Constant]:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def test_every_limit_is_explained():
+    rows = set(re.findall(r"^\| `([\w.\[\]]+)` \|", OPERATIONS.partition("## What each limit does")[2], re.MULTILINE))
+    bounds = {name for name in SETTINGS if name.startswith(("limits.", "checkpoint.")) or name.endswith(".timeout")}
+    bounds |= {"forward.size", "forward.age", "retire", "shutdown", "alarms.memory", "window.idle", "window.ahead"}
+    assert rows & set(SETTINGS) == bounds
+
+
+def test_the_formats_are_those_of_this_version():
+    for text in (f"format      {FORMAT}\n", f"this one reads up to {FORMAT})", f"this one reads {OLDEST} to {FORMAT})"):
+        assert text in OPERATIONS
