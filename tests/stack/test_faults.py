@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
 import os
+import re
+import sqlite3
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -186,3 +196,72 @@ def test_a_producer_by_two_paths_is_counted_once(start, model, wait, temporality
     wait(lambda: prometheus.query("mlmon_processor_duplicates_total >= 6"), "the second path")  # two features, thrice
     assert counted(prometheus, total)()
     assert prometheus.by("ml_model_name", "ml_model_replicas") == {"m": 1}
+
+
+# A retry that the Collector announces: when, of which signal, why, and how long it will wait.
+RETRY = re.compile(r"^(\S+)\t.*Will retry the request after interval.*?(\{.*)$", re.MULTILINE)
+
+
+def retries(agent) -> list[tuple[float, float, str]]:
+    """Of metrics, from the agent's log: when, the seconds until it comes again, and what it was told."""
+    found = []
+    for when, fields in RETRY.findall(agent.log.read_text()):
+        held = json.loads(fields)
+        if held["otelcol.signal"] == "metrics":
+            moment = datetime.strptime(when, "%Y-%m-%dT%H:%M:%S.%f%z").timestamp()
+            found.append((moment, float(held["interval"].removesuffix("s")), held["error"]))
+    return found
+
+
+def send_one(url: str, instance: str) -> None:
+    """One value of a feature of another model, over a connection of its own, again until it is taken."""
+    now = str(time.time_ns())
+    attributes = {"ml.model.name": "other", "ml.feature.name": "other"}
+    point = {"asInt": "1", "startTimeUnixNano": now, "timeUnixNano": now, "attributes": name(attributes)}
+    counted = {"aggregationTemporality": 1, "isMonotonic": True, "dataPoints": [point]}
+    scope = {"metrics": [{"name": "ml.feature.count", "sum": counted}]}
+    resource = {"attributes": name({"service.instance.id": instance})}
+    body = json.dumps({"resourceMetrics": [{"resource": resource, "scopeMetrics": [scope]}]}).encode()
+    request = urllib.request.Request(f"{url}/v1/metrics", body, {"Content-Type": "application/json"})
+    while True:
+        try:
+            urllib.request.urlopen(request, timeout=20).close()
+            return
+        except urllib.error.HTTPError as error:
+            if error.code not in (429, 503):
+                raise
+
+
+def name(attributes: dict[str, str]) -> list:
+    return [{"key": key, "value": {"stringValue": value}} for key, value in attributes.items()]
+
+
+def test_the_agent_comes_again_no_sooner_than_an_overloaded_processor_says(start, model, wait):
+    """The disk stalls and two others have all the room. The agent, left alone, would come again every 100 ms."""
+    processor = start.processor(settings="limits: {requests: 2}\nevaluate: {interval: 100ms}\nalarms: {learn: false}\n")
+    hasty = start.folder / "hasty.yaml"
+    retry = {"initial_interval": "100ms", "max_interval": "100ms", "randomization_factor": 0}
+    hasty.write_text(yaml.safe_dump({"exporters": {"otlp_grpc/mlmon": {"retry_on_failure": retry}}}))
+    agent = start.agent(f"127.0.0.1:{processor.otlp}", files=("agent.yaml", hasty))
+    monitor = model(agent.ports["GRPC"], "delta")
+    observe(monitor, 100)
+    assert monitor.flush()
+    wait(lambda: processor.feature_counts() == {"x": 100, "y": 100}, "the first rows, and the profile")
+    database = sqlite3.connect(processor.folder / "data" / "mlmon.db", isolation_level=None)
+    with contextlib.closing(database), ThreadPoolExecutor(2) as pool:
+        database.execute("BEGIN IMMEDIATE")  # nobody else can write
+        others = [pool.submit(send_one, f"http://127.0.0.1:{processor.otlp_http}", f"other {i}") for i in range(2)]
+        try:
+            wait(lambda: processor.samples("mlmon_processor_waiting")[0][1] == 2, "the room to be full")
+            observe(monitor, 20)
+            assert monitor.flush()  # the agent has it
+            wait(lambda: sum("ResourceExhausted" in error for _, _, error in retries(agent)) >= 3, "three refusals")
+        finally:
+            database.execute("ROLLBACK")
+        assert [other.result() for other in others] == [None, None]
+    wait(lambda: processor.feature_counts() == {"x": 120, "y": 120, "other": 2}, "all rows")
+    told = retries(agent)
+    assert min(interval for _, interval, _ in told) >= 1.0  # as RetryInfo says
+    moments = [moment for moment, _, _ in told]
+    assert min(later - earlier for earlier, later in itertools.pairwise(moments)) >= 0.999  # the log has milliseconds
+    assert processor.samples("mlmon_processor_duplicates_total")[0][1] == 0
