@@ -19,6 +19,7 @@ from datetime import datetime
 import numpy as np
 import pytest
 import yaml
+from otel_mlmon_processor.config import read_duration
 
 from otel_mlmon import Monitor, Profile
 
@@ -209,7 +210,7 @@ def retries(agent) -> list[tuple[float, float, str]]:
         held = json.loads(fields)
         if held["otelcol.signal"] == "metrics":
             moment = datetime.strptime(when, "%Y-%m-%dT%H:%M:%S.%f%z").timestamp()
-            found.append((moment, float(held["interval"].removesuffix("s")), held["error"]))
+            found.append((moment, read_duration(held["interval"]), held["error"]))
     return found
 
 
