@@ -56,7 +56,7 @@ class Far:
         return said
 
 
-def serve_grpc(far: Far, credentials=None):
+def serve_grpc(far: Far, credentials=None, port: int = 0):
     def handle(signal: str):
         def export(body: bytes, context):
             said = far.answer(signal, dict(context.invocation_metadata()), body)
@@ -76,7 +76,7 @@ def serve_grpc(far: Far, credentials=None):
         handler = grpc.method_handlers_generic_handler(service.name, handle(service.signal))
         server.add_generic_rpc_handlers((handler,))
     if credentials is None:
-        port = server.add_insecure_port("127.0.0.1:0")
+        port = server.add_insecure_port(f"127.0.0.1:{port}")
     else:
         port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
@@ -421,9 +421,10 @@ def rig(far, client, tmp_path, wait):
             )
             return self.ingest
 
-        def forward(self, most_bytes=1 << 20, most_age=3_600.0):
+        def forward(self, to=None, most_bytes=1 << 20, most_age=3_600.0):
+            endpoint = (to or far).endpoint
             self.forwarder = Forwarder(
-                self.ingest, client(far.endpoint), far.endpoint, most_bytes=most_bytes, most_age=most_age,
+                self.ingest, client(endpoint), endpoint, most_bytes=most_bytes, most_age=most_age,
                 clock=lambda: self.now[0], rng=random.Random(0),
             )  # fmt: skip
             self.forwarder.start()
@@ -524,6 +525,77 @@ def test_the_oldest_are_given_up_beyond_the_size_and_the_age(far, rig, wait, pro
     far.always = b""
     wait(lambda: far.arrived, "the one that is left")
     assert texts(far) == ["new"]
+
+
+@pytest.fixture
+def absent(real, monkeypatch):
+    """An endpoint over gRPC at which there is nobody until `arrive` is called. It is tried again at once."""
+    monkeypatch.setattr("otel_mlmon_processor.forward.LONGEST", 0.05)
+    far, stops, port = Far(), [], real.free_port()
+    far.endpoint = f"http://127.0.0.1:{port}"
+    far.arrive = lambda: stops.append(serve_grpc(far, port=port)[1])
+    yield far
+    for stop in stops:
+        stop()
+
+
+@pytest.fixture
+def day(rig, otlp, tmp_path):
+    """A day in which nobody takes anything: a request of each signal in turn every six minutes, checkpoints, a crash at
+    noon. What is to be passed on, by signal, and how many bytes each takes in the journal.
+    """
+    sender, sent, sizes = otlp.Sender(), [], []
+    ingest = rig.open()
+    for i in range(240):
+        signal = ("logs", "metrics", "traces")[i % 3]
+        body = {"logs": log_request, "metrics": metric_request, "traces": span_request}[signal](f"{i}" + "x" * 100)
+        sent.append((signal, body))
+        if signal == "metrics":
+            body = sender.request(sender.count(1, i, i + 1)) + body  # of which one part is ours
+        ingest.submit(signal, body)
+        sizes.append(len(pack_body(body).body))
+        rig.now[0] += HOUR // 10
+        if i % 50 == 49:
+            ingest.checkpoint()
+        if i == 120:
+            shutil.copytree(ingest.path.parent, tmp_path / "crashed")
+            rig.close()
+            ingest = rig.open(tmp_path / "crashed")
+    assert ingest.outbox_size() == (240, sum(sizes))
+    return sent, sizes
+
+
+@pytest.mark.parametrize("protocol", ["grpc"])
+@pytest.mark.parametrize("bound", ["none", "size", "age"])
+def test_a_backend_that_was_away_for_a_day(absent, rig, day, wait, bound):
+    """Within the bounds all of it arrives, once and in order; beyond them the newest do, and the others are counted."""
+    (sent, sizes), lost = day, 0 if bound == "none" else 180
+    bounds = {"most_bytes": sum(sizes[lost:] if bound == "size" else sizes)}
+    bounds["most_age"] = 3_600.0 * (6 if bound == "age" else 24)  # of which the oldest that is left is no older
+    forwarder = rig.forward(absent, **bounds)
+    wait(lambda: sum(forwarder.counters().failed.values()) > 2, "attempts")
+    assert rig.ingest.outbox_size() == (240 - lost, sum(sizes[lost:]))
+    absent.arrive()
+    wait(lambda: forwarder.counters().pending == 0, forwarder.counters)
+    assert [(signal, body) for signal, _, body in absent.arrived] == sent[lost:]
+    assert forwarder.counters().dropped == ({(signal, bound): lost // 3 for signal, _ in sent} if lost else {})
+    assert [held.seen for view in rig.ingest.views() for held in view.totals.values()] == [
+        80
+    ]  # what is ours, whatever is dropped
+    rig.ingest.checkpoint()
+    wait(lambda: rows(rig.ingest) == 0, "the journal to be empty")
+
+
+def metric_request(name: str) -> bytes:
+    request = ExportMetricsServiceRequest()
+    request.resource_metrics.add().scope_metrics.add().metrics.add(name=name).gauge.data_points.add(as_int=1)
+    return request.SerializeToString()
+
+
+def span_request(name: str) -> bytes:
+    request = ExportTraceServiceRequest()
+    request.resource_spans.add().scope_spans.add().spans.add(name=name)
+    return request.SerializeToString()
 
 
 def test_what_an_endpoint_never_takes_is_dropped_and_holds_up_nothing(far, rig, wait, protocol):
