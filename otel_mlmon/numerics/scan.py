@@ -92,15 +92,15 @@ def order_statistic(scores: list[Floats], rows: Floats, covariance: list[Floats]
 
 
 class Weight(NamedTuple):
-    """How the variance grows with the rows: n, max(n, nbar), 1 + max(n - nbar, 0) doubt; (variables, looks) each."""
+    """How the variance grows with the rows: n, what multiplies the spread, and sampling; (variables, looks) each."""
 
     rows: Floats
     larger: Floats
     certain: Floats
 
 
-def weigh(rows: Floats, typical: Floats, doubt: Floats) -> Weight:
-    """Weights of so many rows.
+def weigh(rows: Floats, typical: Floats, doubt: Floats, alike: Floats | float = 1.0) -> Weight:
+    """max(n, nbar k) and (1 + max(n - nbar, 0) doubt) k.
 
     Rows come in sessions, so fewer of them do not make them independent: below the reference's nbar its spread counts
     in full. Above nbar, the spread is only known as well as the reference knew it: `doubt` is its error per row.
@@ -109,16 +109,16 @@ def weigh(rows: Floats, typical: Floats, doubt: Floats) -> Weight:
         rows: n, (variables, looks).
         typical: nbar, (variables, 1).
         doubt: (variables, 1).
+        alike: k, how many rows there are for one that says something of its own, >= 1, (variables, looks).
     """
-    larger = np.maximum(rows, typical)
-    return Weight(rows, larger, 1 + (larger - typical) * doubt)
+    return Weight(rows, np.maximum(rows, typical * alike), (1 + np.maximum(rows - typical, 0.0) * doubt) * alike)
 
 
 def combine(weight: Weight, sampling: Floats, spread: Floats) -> list[Floats]:
-    """Covariance of S / sqrt(n): C (1 + max(n - nbar, 0) doubt) + max(n, nbar) T.
+    """Covariance of S / sqrt(n): C (1 + max(n - nbar, 0) doubt) k + max(n, nbar k) T.
 
     Args:
-        weight: of the rows.
+        weight: of the rows, from `weigh`.
         sampling: C, packed, (10, variables, 1 or looks).
         spread: T, packed, likewise.
 
@@ -138,7 +138,7 @@ def smooth_statistic(scores: list[Floats], rows: Floats, covariance: list[Floats
 
 
 def cell_statistic(apart: Floats, expected: Floats, weight: Weight, ratio: Floats) -> Floats:
-    """The largest (c - e)^2 / (e (1 - e / n) f) over the cells, f = 1 + max(n, nbar) rho + max(n - nbar, 0) doubt.
+    """The largest (c - e)^2 / (e (1 - e / n) f) over the cells; f as in `combine`, with rho for T and 1 for C.
 
     Args:
         apart: c - e, (cells, variables, looks).

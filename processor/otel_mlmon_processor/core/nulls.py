@@ -39,7 +39,8 @@ class Nulls:
         sampling: C by slot, (10, F, slots).
         heavy: by how much more than that of a normal null the largest sums over four hours vary, >= 1, (F,).
         spread: T, (5, 10, F); the long scale's heavy tails are the short ones' too, though sampling hides them.
-        typical, freedom, doubt: (5, F).
+        typical, freedom, doubt: (5, F); unsure: the doubt of the rates.
+        clump: rows of a session, that are alike, (F,).
         ratio: rho of the cells, (5, B, F).
         allowed: share of each rate, (R, F).
         rates: rho of the rates, (5, R, F).
@@ -60,6 +61,8 @@ class Nulls:
     typical: Floats
     freedom: Floats
     doubt: Floats
+    unsure: Floats
+    clump: Floats
     ratio: Floats
     allowed: Floats
     rates: Floats
@@ -87,10 +90,13 @@ def prepare_nulls(calibrations: Sequence[Calibration], budget: Budget) -> Nulls:
     # Of one variable it is known badly, and those that seem to have light tails by chance would raise false alarms.
     steady = np.minimum(np.median(own, axis=-1, keepdims=True), _FREEDOM * own)
     freedom = np.minimum(steady, np.stack([c.jumps for c in calibrations], axis=-1))
-    hits, seen = np.stack([c.invalid for c in calibrations], axis=-1), np.array([c.seen for c in calibrations])
+    clump = np.array([_clump(c) for c in calibrations])
+    hits = np.stack([c.invalid for c in calibrations], axis=-1) / clump
+    seen = np.array([c.seen for c in calibrations]) / clump
     upper = special.betaincinv(hits + 1, np.maximum(seen - hits, 1e-9), 0.95)
     smooth, surprises, exact = _thresholds(calibrations, budget, freedom)
     normal = special.chdtri(1, budget.per_look[0, -1] / ORDERS)
+    doubt = 2 * np.sqrt(2 / steady) / typical
     heavy = np.maximum(smooth[0, -1] / normal / _NORMAL, 1.0)
     more = np.ones((len(SCALES), 1, len(calibrations)))
     more[:-1] = heavy
@@ -106,7 +112,9 @@ def prepare_nulls(calibrations: Sequence[Calibration], budget: Budget) -> Nulls:
         spread=np.stack([c.spread for c in calibrations], axis=-1) * more,
         typical=typical,
         freedom=freedom,
-        doubt=2 * np.sqrt(2 / steady) / typical,
+        doubt=doubt,
+        unsure=np.maximum(doubt, 1 / typical),
+        clump=clump,
         ratio=np.stack([_pad(c.cells, width, 1) for c in calibrations], axis=-1) * more,
         allowed=np.minimum(SLACK * upper + FLOOR, 1.0),
         rates=np.stack([c.rates for c in calibrations], axis=-1),
@@ -116,6 +124,16 @@ def prepare_nulls(calibrations: Sequence[Calibration], budget: Budget) -> Nulls:
         surprises=surprises,
         exact=exact,
     )
+
+
+def _clump(calibration: Calibration) -> float:
+    """Rows of a session: what the counts of single minutes vary more than alone, and those of five minutes as well.
+
+    What wanders varies more the more rows there are, sessions do not: over - 1 = (sessions - 1) + rows * wander.
+    """
+    one, five = calibration.typical[:2, np.newaxis] * calibration.cells[:2]
+    length = SCALES[1].length
+    return 1 + max(float(np.median(length * one - five)) / (length - 1), 0.0)
 
 
 def _pad(values: Any, width: int, axis: int) -> Any:

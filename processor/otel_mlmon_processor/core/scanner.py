@@ -23,6 +23,7 @@ from otel_mlmon.numerics.scan import (
 )
 from otel_mlmon.numerics.season import UNIT, expect
 from otel_mlmon_processor.core.budget import CELLS, ORDER, RATES, SLOW, SMOOTH
+from otel_mlmon_processor.core.bursts import Bursts
 from otel_mlmon_processor.core.nulls import Nulls
 from otel_mlmon_processor.core.slow import SlowDetector
 from otel_mlmon_processor.core.sums import Sums, Weeks
@@ -59,7 +60,10 @@ class Hit(NamedTuple):
 
 
 class _View(NamedTuple):
-    """A look at one scale: counts and expected counts (B, F, looks), rates (R, F, looks), the rest (F, looks)."""
+    """A look at one scale: counts and expected counts (B, F, looks), rates (R, F, looks), the rest (F, looks).
+
+    Of `alike` rows that came in bursts one says something of its own, see `bursts`.
+    """
 
     place: int
     scale: Scale
@@ -69,6 +73,7 @@ class _View(NamedTuple):
     rows: Floats
     rates: Floats
     seen: Floats
+    alike: Floats
 
 
 class Scanner:
@@ -89,7 +94,8 @@ class Scanner:
         self.rates, size = nulls.allowed.shape
         self.width = nulls.basis.shape[1]
         self.held: NDArray[np.bool_] = np.zeros(size, dtype=np.bool_)  # variables whose alarm is on
-        self._sums = Sums((2 * self.width + self.rates + 1, size))
+        self._bursts = Bursts(nulls.typical[0], nulls.clump)
+        self._sums = Sums((2 * self.width + self.rates + 2, size))
         self._weeks = Weeks((2, self.width, size))
 
     def advance(self, start: int, counts: Counts, rates: Counts, seen: Counts) -> list[Hit]:
@@ -106,14 +112,16 @@ class Scanner:
         """
         numbers, b = np.arange(start, start + counts.shape[-1]), self.width
         expected = expect(counts.sum(axis=0), self.nulls.table, numbers)
+        weighted = self._bursts.advance(start, seen)
         hits: list[Hit] = []
         for place, scale, ends, sums in self._sums.advance(
-            start, np.concatenate([counts, expected, rates, seen[np.newaxis]])
+            start, np.concatenate([counts, expected, rates, seen[np.newaxis], weighted[np.newaxis]])
         ):
             rows = sums[:b].sum(axis=0).astype(np.float64)
             values, likely = sums[:b].astype(np.float64), sums[b : 2 * b].astype(np.float64) / UNIT
-            rest = sums[2 * b : -1].astype(np.float64), sums[-1].astype(np.float64)
-            view = _View(place, scale, ends, values, likely, rows, *rest)
+            rest = sums[2 * b : -2].astype(np.float64), sums[-2].astype(np.float64)
+            alike = np.maximum(sums[-1] / np.maximum(sums[-2], 1), 1.0)
+            view = _View(place, scale, ends, values, likely, rows, *rest, alike)
             hits += self._look_at_values(view)
             hits += self._look_at_rates(view)
         return hits
@@ -130,7 +138,7 @@ class Scanner:
         slots = ((view.ends - view.scale.length // 2) // HOUR) % null.sampling.shape[-1]
         sampling = null.sampling if null.sampling.shape[-1] == 1 else null.sampling[:, :, slots]
         scores = project(apart, null.basis)
-        weight = weigh(rows, typical, doubt)
+        weight = weigh(rows, typical, doubt, view.alike)
         covariance = combine(weight, sampling, null.spread[k][..., np.newaxis])
         q, _ = smooth_statistic(scores, rows, covariance)
         z = cell_statistic(apart, view.expected, weight, null.ratio[k][..., np.newaxis])
@@ -160,14 +168,16 @@ class Scanner:
 
     def _look_at_rates(self, view: _View) -> list[Hit]:
         null, k, seen = self.nulls, view.place, view.seen
-        typical, doubt = null.typical[k][:, np.newaxis], null.doubt[k][:, np.newaxis]
-        _, larger, certain = weigh(seen, typical, doubt)
+        typical, doubt = null.typical[k][:, np.newaxis], null.unsure[k][:, np.newaxis]
+        clump = null.clump[:, np.newaxis]
+        _, larger, certain = weigh(seen, typical, doubt, view.alike)
         screen = self._needed * null.screen[1, k][:, np.newaxis]
         found: NDArray[np.bool_] = np.zeros(seen.shape, dtype=np.bool_)
         for count, share, rho in zip(view.rates, null.allowed, null.rates[k], strict=True):
             expected = seen * share[:, np.newaxis]
             apart = count - expected
-            found |= (apart > 0) & (apart * apart >= screen * expected * (certain + larger * rho[:, np.newaxis]))
+            factor = np.maximum(certain + larger * rho[:, np.newaxis], certain * clump)
+            found |= (apart > 0) & (apart * apart >= screen * expected * factor)
         hits: list[Hit] = []
         for f, w in _places(found):
             counts, total = view.rates[:, f, w], float(seen[f, w])
@@ -175,7 +185,8 @@ class Scanner:
             if evidence < self._needed[f, 0]:
                 continue
             q = float(null.allowed[part, f])
-            lower = float(special.betaincinv(counts[part], total - counts[part] + 1, _SURE))
+            alike = max(null.clump[f], view.alike[f, w])
+            lower = float(special.betaincinv(counts[part] / alike, (total - counts[part]) / alike + 1, _SURE))
             size = (lower - q) ** 2 / (q * (1 - q)) if lower > q else 0.0
             if size > self.tolerance:
                 both = (float(counts[part]), total), (q * total, total)
@@ -193,8 +204,9 @@ class Scanner:
         counts = (view.rates if kind else view.counts)[:, f, w]
         expected = rows * null.allowed[:, f] if kind else view.expected[:, f, w]
         ratio = (null.rates if kind else null.ratio)[k, :, f]
-        larger = max(rows, float(null.typical[k, f]))
-        factor = 1 + (larger - null.typical[k, f]) * null.doubt[k, f] + larger * ratio
+        doubt = null.unsure if kind else null.doubt
+        _, larger, certain = weigh(np.asarray(rows), null.typical[k, f], doubt[k, f], view.alike[at])
+        factor = np.maximum(certain + larger * ratio, certain * null.clump[f] if kind else 1.0)
         above, p = counts > expected, np.clip(expected / rows, _LEAST, 1)
         hits, rest = np.maximum(counts / factor, 1e-9), np.maximum((rows - counts) / factor, 1e-9)
         tail = np.where(above, special.betainc(hits, rest + 1, p), special.betainc(rest, hits + 1, 1 - p))
@@ -222,7 +234,8 @@ class Scanner:
 
     def dump(self) -> list[Any]:
         """As plain values, for the checkpoint."""
-        return [self._sums.dump(), None if self.slow is None else self.slow.dump(), self._weeks.dump()]
+        slow = None if self.slow is None else self.slow.dump()
+        return [self._sums.dump(), slow, self._weeks.dump(), self._bursts.dump()]
 
     def load(self, plain: list[Any]) -> None:
         """What `dump` gave, of a scanner with the same nulls."""
@@ -230,6 +243,7 @@ class Scanner:
         if self.slow is not None and plain[1] is not None:
             self.slow.load(plain[1])
         self._weeks.load(plain[2])
+        self._bursts.load(plain[3])
 
 
 def _places(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -41,7 +41,7 @@ def test_missing_values_in_sessions_are_no_drift_at_a_hundredth_or_a_hundred_tim
     check_quiet(streams, streams.fit(reference), rest)
 
 
-@pytest.mark.parametrize("retries", [3])
+@pytest.mark.parametrize("retries", [3, 10])
 def test_retries_that_the_reference_did_not_know_are_no_drift(streams, retries):
     """Twice a day for ten minutes every row comes several times, missing values too."""
     stream = streams.make(51, 2 * streams.day, 200, missing=0.01)
