@@ -18,8 +18,8 @@ class Bursts:
     """Mutable; not thread-safe.
 
     A client that tries again sends the same rows again. Counts do not tell these from rows of their own, but there are
-    suddenly many more than in the hours before. Those of a window with k times the most that is usual count as if each
-    came k times. Where the rows stay more than they were, that is usual within an hour.
+    suddenly many more than in the hours before. Those of a window with k times what is usual count as if each came k
+    times. Where the rows stay more than they were, that is usual within an hour.
 
     Args:
         typical: rows of a window of the reference, (F,); usual until production has shown what is.
@@ -42,7 +42,8 @@ class Bursts:
             rows, usual = seen[:, part], self._means.max(axis=0)
             usual = np.where(usual > 0, usual, self._typical)
             most = usual + np.maximum(_MORE * usual, _SIGMAS * np.sqrt(usual * self._clump))
-            weighted[:, part] = rows * np.maximum(rows / most[:, np.newaxis], 1.0)
+            often = np.where(rows > most[:, np.newaxis], rows / usual[:, np.newaxis], 1.0)
+            weighted[:, part] = rows * often
             self._now += np.stack([rows.sum(axis=-1), (rows > 0).sum(axis=-1)])
         return weighted.astype(np.int64)
 
