@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness fuzz chaos bench-sync bench-ingest bench-overload bench-outage bench-learning pages-alarms clean
+.PHONY: help demo test coverage test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness fuzz chaos bench-sync bench-ingest bench-overload bench-outage bench-learning pages-alarms bench-gaps clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ bench-learning: .venv/.dev ## False alarms while what is normal is learnt, delay
 
 bench-outage: .venv/.dev ## A model's calls, memory and counts while its receiver is away, slow, refuses (three minutes)
 	@$(BIN)/python benchmarks/outage.py $(ARGS)
+
+bench-gaps: .venv/.dev ## False alarms at other row rates, in sessions, in bursts of retries (an hour)
+	@$(BIN)/python benchmarks/gaps.py $(ARGS)
 
 bench-sync: .venv/.dev ## What synced commits cost, and what they are good for (power cuts need root)
 	@$(BIN)/python benchmarks/sync.py

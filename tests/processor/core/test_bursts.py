@@ -41,7 +41,7 @@ def test_after_a_night_the_day_is_what_it_was():
     seen = np.full(3_000, 800)
     seen[1_000:2_000] = 0
     alike = weigh(seen)
-    assert (alike[PIECE : 1_000] == 1).all()
+    assert (alike[PIECE:1_000] == 1).all()
     assert (alike[2_000:] == 1).all()
 
 

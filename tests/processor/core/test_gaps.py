@@ -51,6 +51,21 @@ def test_retries_that_the_reference_did_not_know_are_no_drift(streams, retries):
     check_quiet(streams, streams.calibrations, stream)
 
 
+def test_a_fault_within_a_burst_is_seen(streams):
+    """Ten times the rows for ten minutes, a third of which are missing; and whose mean has moved by half a deviation."""
+    rows = np.where(np.arange(600) // 10 == 50, 2_000, 200)
+    stream = streams.make(59, 600, rows, missing=0.01)
+    stream.counts[:, 1] = streams.make(60, 600, rows, features=1, mean=np.where(rows > 200, 0.5, 0)).counts[:, 0]
+    lost = np.random.default_rng(61).binomial(stream.counts[:, 0], np.where(rows > 200, 1 / 3, 0))
+    stream.counts[:, 0] -= lost
+    stream.rates[MISSING, 0] += lost.sum(axis=0)
+    stream.seen = stream.counts.sum(axis=0) + stream.rates.sum(axis=0)
+    hits = streams.scan(streams.scanner(streams.calibrations), stream, streams.next)
+    assert {hit.variable for hit in hits} == {0, 1}
+    assert min(hit.window for hit in hits if hit.variable == 0) == streams.next + 500
+    assert min(hit.window for hit in hits if hit.variable == 1) < streams.next + 510
+
+
 def test_an_hour_of_sessions_that_arrives_at_once_is_no_drift(streams):
     rows = by_time(streams, 200, 200)
     reference, rest = cut(streams, streams.make(52, rows.size, rows, session=50, missing=0.001, features=2))
