@@ -19,7 +19,7 @@ class Bursts:
 
     A client that tries again sends the same rows again. Counts do not tell these from rows of their own, but there are
     suddenly many more than in the hours before. Those of a window with k times what is usual count as if each came k
-    times. Where the rows stay more than they were, that is usual within an hour.
+    times. Where the rows stay more than they were, that is usual after 72 minutes at most.
 
     Args:
         typical: rows of a window of the reference, (F,); usual until production has shown what is.
@@ -28,8 +28,8 @@ class Bursts:
 
     def __init__(self, typical: Floats, clump: Floats) -> None:
         self._typical, self._clump = np.maximum(typical, 1.0), clump
-        self._means = np.zeros((_PIECES, typical.size))  # rows of a window with rows, of the last pieces with any
-        self._piece, self._now = -1, np.zeros((2, typical.size))  # rows, and windows with rows, of the piece that is on
+        self._medians = np.zeros((_PIECES, typical.size))  # rows of a window with rows, of the last pieces with any
+        self._piece, self._rows = -1, np.zeros((_PIECE, typical.size), dtype=np.int64)  # of the piece that is on
 
     def advance(self, start: int, seen: Counts) -> Counts:
         """Rows of each window times how often each counts as having come, both (F, windows); `start` as in `Sums`."""
@@ -38,25 +38,26 @@ class Bursts:
         for piece in range(start // _PIECE, (start + windows - 1) // _PIECE + 1):
             if piece != self._piece:
                 self._turn(piece)
-            part = slice(max(piece * _PIECE - start, 0), (piece + 1) * _PIECE - start)
-            rows, usual = seen[:, part], self._means.max(axis=0)
+            first, end = max(piece * _PIECE, start), min((piece + 1) * _PIECE, start + windows)
+            rows, usual = seen[:, first - start : end - start], self._medians.max(axis=0)
             usual = np.where(usual > 0, usual, self._typical)
             most = usual + np.maximum(_MORE * usual, _SIGMAS * np.sqrt(usual * self._clump))
             often = np.where(rows > most[:, np.newaxis], rows / usual[:, np.newaxis], 1.0)
-            weighted[:, part] = rows * often
-            self._now += np.stack([rows.sum(axis=-1), (rows > 0).sum(axis=-1)])
+            weighted[:, first - start : end - start] = rows * often
+            self._rows[first % _PIECE : first % _PIECE + end - first] = rows.T
         return weighted.astype(np.int64)
 
     def _turn(self, piece: int) -> None:
-        rows, held = self._now
-        mean = rows / np.maximum(held, 1.0)
-        self._means = np.where(held > 0, np.concatenate([self._means[1:], mean[np.newaxis]]), self._means)
-        self._piece, self._now = piece, np.zeros_like(self._now)
+        held = (self._rows > 0).sum(axis=0)
+        middle = _PIECE - 1 - held // 2  # of those with rows, as the others are first
+        median = np.take_along_axis(np.sort(self._rows, axis=0), middle[np.newaxis], axis=0).astype(np.float64)
+        self._medians = np.where(held > 0, np.concatenate([self._medians[1:], median]), self._medians)
+        self._piece, self._rows = piece, np.zeros_like(self._rows)
 
     def dump(self) -> list[Any]:
         """As plain values, for the checkpoint."""
-        return [self._piece, self._now, self._means]
+        return [self._piece, self._rows.copy(), self._medians]
 
     def load(self, plain: list[Any]) -> None:
         """What `dump` gave."""
-        self._piece, self._now, self._means = plain[0], np.array(plain[1]), np.array(plain[2])
+        self._piece, self._rows, self._medians = plain[0], np.array(plain[1]), np.array(plain[2])

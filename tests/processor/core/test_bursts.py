@@ -21,6 +21,8 @@ def test_rows_beyond_what_is_usual_count_as_if_each_came_so_many_times():
     assert (alike[:300] == 1).all()
     assert alike[300:310] == pytest.approx(9, abs=0.01)
     assert (alike[310:] == 1).all()
+    seen[350:360] = 900
+    assert weigh(seen)[350:360] == pytest.approx(9, abs=0.01)  # the burst before is none of what is usual
 
 
 def test_what_fluctuates_as_the_sessions_do_is_no_burst():

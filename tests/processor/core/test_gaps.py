@@ -52,7 +52,7 @@ def test_retries_that_the_reference_did_not_know_are_no_drift(streams, retries):
 
 
 def test_a_fault_within_a_burst_is_seen(streams):
-    """Ten times the rows for ten minutes, a third of which are missing; and whose mean has moved by half a deviation."""
+    """Ten times the rows for ten minutes, of one a third missing, of one the mean moved by half a deviation."""
     rows = np.where(np.arange(600) // 10 == 50, 2_000, 200)
     stream = streams.make(59, 600, rows, missing=0.01)
     stream.counts[:, 1] = streams.make(60, 600, rows, features=1, mean=np.where(rows > 200, 0.5, 0)).counts[:, 0]
