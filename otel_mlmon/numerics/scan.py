@@ -103,7 +103,8 @@ def weigh(rows: Floats, typical: Floats, doubt: Floats, alike: Floats | float = 
     """max(n, nbar k) and (1 + max(n - nbar, 0) doubt) k.
 
     Rows come in sessions, so fewer of them do not make them independent: below the reference's nbar its spread counts
-    in full. Above nbar, the spread is only known as well as the reference knew it: `doubt` is its error per row.
+    in full. Above nbar, the spread is only known as well as the reference knew it: `doubt` is its error per row. With
+    1 / nbar or more, the same distance from what is expected is never more evidence than with nbar rows.
 
     Args:
         rows: n, (variables, looks).

@@ -39,7 +39,9 @@ class Nulls:
         sampling: C by slot, (10, F, slots).
         heavy: by how much more than that of a normal null the largest sums over four hours vary, >= 1, (F,).
         spread: T, (5, 10, F); the long scale's heavy tails are the short ones' too, though sampling hides them.
-        typical, freedom, doubt: (5, F); unsure: the doubt of the rates.
+        typical, freedom: (5, F).
+        doubt: what is not known of the variance of one more row than typical, at least what sampling has: what a null
+            does beneath the noise of the reference's rows, bursts of other users too, no reference can say, (5, F).
         clump: rows of a session, that are alike, (F,).
         ratio: rho of the cells, (5, B, F).
         allowed: share of each rate, (R, F).
@@ -61,7 +63,6 @@ class Nulls:
     typical: Floats
     freedom: Floats
     doubt: Floats
-    unsure: Floats
     clump: Floats
     ratio: Floats
     allowed: Floats
@@ -96,7 +97,6 @@ def prepare_nulls(calibrations: Sequence[Calibration], budget: Budget) -> Nulls:
     upper = special.betaincinv(hits + 1, np.maximum(seen - hits, 1e-9), 0.95)
     smooth, surprises, exact = _thresholds(calibrations, budget, freedom)
     normal = special.chdtri(1, budget.per_look[0, -1] / ORDERS)
-    doubt = 2 * np.sqrt(2 / steady) / typical
     heavy = np.maximum(smooth[0, -1] / normal / _NORMAL, 1.0)
     more = np.ones((len(SCALES), 1, len(calibrations)))
     more[:-1] = heavy
@@ -112,8 +112,7 @@ def prepare_nulls(calibrations: Sequence[Calibration], budget: Budget) -> Nulls:
         spread=np.stack([c.spread for c in calibrations], axis=-1) * more,
         typical=typical,
         freedom=freedom,
-        doubt=doubt,
-        unsure=np.maximum(doubt, 1 / typical),
+        doubt=np.maximum(2 * np.sqrt(2 / steady), 1.0) / typical,
         clump=clump,
         ratio=np.stack([_pad(c.cells, width, 1) for c in calibrations], axis=-1) * more,
         allowed=np.minimum(SLACK * upper + FLOOR, 1.0),

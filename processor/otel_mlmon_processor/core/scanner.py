@@ -168,7 +168,7 @@ class Scanner:
 
     def _look_at_rates(self, view: _View) -> list[Hit]:
         null, k, seen = self.nulls, view.place, view.seen
-        typical, doubt = null.typical[k][:, np.newaxis], null.unsure[k][:, np.newaxis]
+        typical, doubt = null.typical[k][:, np.newaxis], null.doubt[k][:, np.newaxis]
         clump = null.clump[:, np.newaxis]
         _, larger, certain = weigh(seen, typical, doubt, view.alike)
         screen = self._needed * null.screen[1, k][:, np.newaxis]
@@ -204,8 +204,7 @@ class Scanner:
         counts = (view.rates if kind else view.counts)[:, f, w]
         expected = rows * null.allowed[:, f] if kind else view.expected[:, f, w]
         ratio = (null.rates if kind else null.ratio)[k, :, f]
-        doubt = null.unsure if kind else null.doubt
-        _, larger, certain = weigh(np.asarray(rows), null.typical[k, f], doubt[k, f], view.alike[at])
+        _, larger, certain = weigh(np.asarray(rows), null.typical[k, f], null.doubt[k, f], view.alike[at])
         factor = np.maximum(certain + larger * ratio, certain * null.clump[f] if kind else 1.0)
         above, p = counts > expected, np.clip(expected / rows, _LEAST, 1)
         hits, rest = np.maximum(counts / factor, 1e-9), np.maximum((rows - counts) / factor, 1e-9)

@@ -69,7 +69,7 @@ class SlowDetector:
         s, n = np.stack(scores), np.maximum(rows, self.typical)
         reach = _CLIP * np.sqrt(np.maximum(rows, 1) * (1 + n * self.hourly))
         s = np.clip(s, -reach, reach)
-        kappa = 1 + n * self.spread
+        kappa = n / self.typical + n * self.spread  # more rows than the reference's are no surer, see `Nulls.doubt`
         step = (self.theta - self.tau) * self.signs * s - rows * (self.theta**2 - self.tau**2) / 2
         if self.hours % 24 == 0:
             self.morning = np.maximum(self.level, 0.0)

@@ -41,6 +41,15 @@ def test_missing_values_in_sessions_are_no_drift_at_a_hundredth_or_a_hundred_tim
     check_quiet(streams, streams.fit(reference), rest)
 
 
+def test_bursts_of_other_users_that_few_rows_hide_are_no_drift_with_a_hundred_times_the_rows(streams):
+    """In 2 % of the minutes the mean is half a deviation off: 3.5 standard errors of 50 rows, and 35 of 5,000."""
+    rng, rows = np.random.default_rng(62), by_time(streams, 50, 5_000)
+    burst = np.where(rng.random(rows.size) < 0.02, rng.choice([-0.5, 0.5], rows.size), 0.0)
+    stream = streams.make(63, rows.size, rows, wander=0, mean=burst)
+    reference, rest = cut(streams, stream)
+    check_quiet(streams, streams.fit(reference), rest)
+
+
 @pytest.mark.parametrize("retries", [3, 10])
 def test_retries_that_the_reference_did_not_know_are_no_drift(streams, retries):
     """Twice a day for ten minutes every row comes several times, missing values too."""
