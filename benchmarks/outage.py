@@ -231,8 +231,8 @@ def render(result: dict[str, Any]) -> str:
         machine that others may use, too ({result["machine"]}): read the ratios. An outage is {HOUR} intervals, which at
         the default interval is an hour; here they are of {interval}, and the exporter's timeout is {timeout}, so that
         exports are 1,200 times as dense as in production. A call is `predict_proba` with its recording; recording
-        alone is the same without the model. In brackets: times as long as where the receiver is healthy. Memory: by how
-        much the process grew during the outage."""
+        alone is the same without the model. In brackets: times as long as where the receiver is healthy. Memory: by
+        how much the process grew during the outage."""
     arrived = f"""Arrived: of every feature, its histogram, the scores and the durations alike, once the receiver was
         back; a delta that came twice is known by its interval. Deltas of more than {PENDING_REQUESTS} requests are not
         kept: the oldest are given up, and `{semconv.METRIC_MLMON_RECORDER_UNSENT.name}` says how many points those

@@ -183,7 +183,7 @@ class Monitor:
     def begin_call(self, call: Inference) -> None:
         """A call begins; for `Inference`."""
         call.operations = self._operations
-        call.operations.begin()
+        call.operations.begin(call)
         if self._thread is None:
             self._start_thread()
         operation, framework, _ = call.call
@@ -222,9 +222,10 @@ class Monitor:
         kind = type(error).__qualname__ if error is not None else ""
         counted = call.call._replace(error=kind) if kind else call.call
         if call.operations is not None:  # in the child of a fork those of the parent, which counts the call itself
-            call.operations.end(counted, seconds, call.rows)
+            call.operations.end(call, counted, seconds, call.rows)
         if call.context is not None:
             detach(call.context)
+            call.context = None
         if call.span is None:
             return
         try:
@@ -391,6 +392,8 @@ class Inference:
         self.operations: Operations | None = None
         self.span: trace.Span | None = None
         self.context: Any = None
+        self._token: object = None
+        self._start = time.perf_counter()
 
     def record(self, y: Any, classes: Sequence[Any] | None = None) -> None:
         """Count what the model said; see `Monitor.observe`."""
@@ -398,21 +401,39 @@ class Inference:
             self._monitor.observe(None, y, classes=classes)
 
     def __enter__(self) -> Inference:
-        self.outermost = is_outermost()
-        self._token = enter()
+        try:
+            self.outermost = is_outermost()
+            self._token = enter()
+            self._begin()
+            self._start = time.perf_counter()
+            return self
+        except BaseException as error:  # what a signal raises: the caller does not come to `__exit__`
+            self._end(error)
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: object) -> None:
+        try:
+            self._end(error)
+        except BaseException:  # the same; what was done is not done again
+            self._end(error)
+            raise
+
+    def _begin(self) -> None:
         try:
             self._monitor.begin_call(self)
         except Exception as error:
             self._monitor.note(error)
-        self._start = time.perf_counter()
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: object) -> None:
+    def _end(self, error: BaseException | None) -> None:
         seconds = time.perf_counter() - self._start
         try:
-            leave(self._token)
+            if self._token is not None:
+                leave(self._token)
+                self._token = None
         except ValueError as ours:  # entered in another context, as a generator may be
             self._monitor.note(ours)
+        except RuntimeError:  # left, and interrupted then
+            pass
         try:
             self._monitor.end_call(self, seconds, error)
         except Exception as ours:

@@ -84,17 +84,24 @@ class Operations:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._totals = OperationTotals()
-        self.active = 0
+        self._active: set[object] = set()
 
-    def begin(self) -> None:
-        """A call has begun."""
-        with self._lock:
-            self.active += 1
+    @property
+    def active(self) -> int:
+        """Calls that have begun and not ended."""
+        return len(self._active)
 
-    def end(self, call: Call, seconds: float, rows: int | None) -> None:
-        """A call has ended; rows is None where the input could not be read."""
+    def begin(self, key: object) -> None:
+        """A call has begun, known by any object of its own."""
         with self._lock:
-            self.active -= 1
+            self._active.add(key)
+
+    def end(self, key: object, call: Call, seconds: float, rows: int | None) -> None:
+        """A call has ended, and is not counted where it already had; rows is None where the input could not be read."""
+        with self._lock:
+            if key not in self._active:
+                return
+            self._active.remove(key)
             totals = self._totals
             durations = totals.durations.get(call)
             if durations is None:

@@ -159,9 +159,9 @@ class Recorder:
                 at = block.filled
                 take = min(rows - done, BLOCK_ROWS - at)
                 assert block.matrix is not None  # noqa: S101 -- the schema has columns
+                block.rows += take  # first: never fewer than are filled, whatever strikes in between
                 block.matrix[at : at + take] = X if take == rows else X[done : done + take]
                 block.filled = at + take
-                block.rows += take
                 if block.rows >= BLOCK_ROWS:
                     self._rotate(window)
                     full = True
@@ -229,9 +229,10 @@ class Recorder:
 
     def _rotate(self, window: Window | None) -> Block:
         """Put the active block aside and begin another. The lock is held."""
-        if self._active.rows or self._active.outputs:
-            self._full.append(self._active)
-        self._active = self._make_block(window)
+        # A signal that strikes in between must not leave one block in both places.
+        block, self._active = self._active, self._make_block(window)
+        if block.rows or block.outputs:
+            self._full.append(block)
         return self._active
 
     def _relieve(self) -> None:

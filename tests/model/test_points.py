@@ -125,8 +125,8 @@ def test_what_was_not_seen_has_no_points():
 def test_calls_are_histograms_by_operation_and_error():
     operations = Operations()
     for seconds, rows, error in ((0.002, 1, ""), (0.02, 100, ""), (7.0, None, "ValueError")):
-        operations.begin()
-        operations.end(Call("predict", "sklearn", error), seconds, rows)
+        operations.begin(error)
+        operations.end(error, Call("predict", "sklearn", error), seconds, rows)
     operations.drop("unreadable")
     operations.give_up(7)
     totals = operations.collect()
