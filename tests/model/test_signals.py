@@ -25,7 +25,7 @@ COUNT, DURATION = semconv.METRIC_ML_FEATURE_COUNT, semconv.METRIC_ML_INFERENCE_D
 def interrupt_at(number, function):
     """Call a function and raise KeyboardInterrupt before the numbered line of ours that it runs; whether it got there.
 
-    Not before the first of `__exit__`: no Python code can guard the instant between the model and ours. Nor at a `with`,
+    Not before the first of `__exit__`: no Python code guards the instant between the model and ours. Nor at a `with`,
     which a tracer sees again before its end; there the interpreter lets no signal in.
     """
     left = number
