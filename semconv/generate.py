@@ -88,9 +88,8 @@ def render_page(registry: dict[str, Any]) -> str:
     lines += [row("name", "instrument", "unit", "what it is", "attributes"), row(*["---"] * 5)]
     for metric in groups_of(registry, "metric"):
         attributes = ", ".join(f"`{a['ref']}`" for a in metric["attributes"])
-        lines.append(
-            row(f"`{metric['metric_name']}`", metric["instrument"], f"`{metric['unit']}`", metric["brief"], attributes)
-        )
+        what = " ".join(filter(None, (metric["brief"], metric.get("note"))))
+        lines.append(row(f"`{metric['metric_name']}`", metric["instrument"], f"`{metric['unit']}`", what, attributes))
     lines += ["", "## Spans", ""]
     for span in groups_of(registry, "span"):
         lines += [span["brief"], "", row("attribute", "requirement"), row("---", "---")]

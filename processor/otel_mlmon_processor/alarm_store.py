@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from otel_mlmon_processor.database import open_private
 from otel_mlmon_processor.pack import PackError, pack, unpack
 
 _LOG = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class AlarmStore:
     def save(self, models: Mapping[str, Any]) -> None:
         """Write it, synced."""
         part = self._path.with_suffix(".part")
-        with part.open("wb") as file:
+        with open(part, "wb", opener=open_private) as file:
             file.write(pack({"version": VERSION, "models": dict(models)}))
             file.flush()
             os.fsync(file.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -70,11 +71,16 @@ def sync(path: Path) -> None:
         os.close(file)
 
 
+def open_private(path: str | Path, flags: int) -> int:
+    """Open a file, which nobody else may read where it is made now; an `opener` of `open`."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
 class Lock:
     """Held while this process uses the directory; the system frees it however the process ends."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = open_private(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -125,6 +131,10 @@ def connect(path: Path, clock: Callable[[], int]) -> sqlite3.Connection:
     """
     if path.is_file() and not os.access(path, os.W_OK):  # SQLite would say so at the first request only
         raise JournalError(_say_unwritable(path, "it is read-only"))
+    with contextlib.suppress(
+        OSError
+    ):  # it is there, or SQLite says why not; its log and index get the mode of the file
+        os.close(open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
     # Transactions are begun by hand; the thread that uses the connection may change, never two at once.
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     try:

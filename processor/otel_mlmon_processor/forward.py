@@ -171,10 +171,7 @@ class Forwarder:
     def _send(self, entry: Entry) -> None:
         rest = strip(entry.signal, entry.body)
         if rest:
-            rejected, message = self._client.send(entry.signal, rest)
-            self._tally.acknowledge(entry.signal, rejected)
-            if rejected:
-                _LOG.warning("%s did not take %d items of %s: %s", self._endpoint, rejected, entry.signal, message)
+            self._tally.acknowledge(entry.signal, *self._client.send(entry.signal, rest))
         if self._failures:
             _LOG.info("forwarding to %s works again", self._endpoint)
         self._failures = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+_LOG: Final = logging.getLogger(__name__)
 FIRST: Final = 1.0  # s before the second attempt; then twice as long each time
 LONGEST: Final = 30.0
 
@@ -53,12 +55,14 @@ class SendingTally:
         self._failed: Counter[tuple[str, str]] = Counter()
         self._dropped: Counter[tuple[str, str]] = Counter()
 
-    def acknowledge(self, signal: str, rejected: int) -> None:
-        """A request arrived, all but `rejected` of its items."""
+    def acknowledge(self, signal: str, rejected: int, message: str) -> None:
+        """A request arrived, all but `rejected` of its items, of which the endpoint says `message`."""
         with self._lock:
             self._acknowledged[signal] += 1
             if rejected:
                 self._rejected[signal] += rejected
+        if rejected:
+            _LOG.warning("%s did not take %d items of %s: %s", self._endpoint, rejected, signal, message)
 
     def fail(self, signal: str, reason: str) -> None:
         """An attempt failed."""

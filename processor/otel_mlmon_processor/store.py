@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shutil
 import sqlite3
 import zlib
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from otel_mlmon.cli import SUMMARIES, Command, CommandError
 from otel_mlmon_processor.alarm_store import FILE
-from otel_mlmon_processor.database import JournalError, examine, explain, sync
+from otel_mlmon_processor.database import JournalError, examine, explain, open_private, sync
 from otel_mlmon_processor.fold import Fold, FoldCounters, FormatError
 from otel_mlmon_processor.journal import Journal
 
@@ -170,11 +171,12 @@ def back_up(path: Path, copy: Path) -> int:
     target = partial / NAME
     alarms = path.with_name(FILE)
     if alarms.exists():  # first: it may be older than the counts, not newer
-        shutil.copyfile(alarms, partial / FILE)
+        shutil.copy(alarms, partial)  # with its mode
         sync(partial / FILE)
     with _reading(path) as source:
         examine(path, source)
         try:
+            os.close(open_private(target, os.O_RDWR | os.O_CREAT | os.O_EXCL))
             with contextlib.closing(sqlite3.connect(target)) as database:
                 source.backup(database)  # all pages in one step: one moment
         except sqlite3.Error as error:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from otel_mlmon_processor.ingest import Ingest
 from otel_mlmon_processor.windows import ModelKey, ModelView, VariableCounts, VariableKey
 
 from otel_mlmon import semconv
@@ -152,10 +155,33 @@ class Otlp:
     at = staticmethod(at)
     annotate = staticmethod(annotate)
 
+    @classmethod
+    def count_in(cls, directory: Path) -> int:
+        """Values of X in a data directory."""
+        ingest = Ingest(directory)
+        try:
+            return sum(view.totals[cls.X].seen for view in ingest.views())
+        finally:
+            ingest.close()
+
 
 @pytest.fixture(scope="session")
 def otlp() -> type[Otlp]:
     return Otlp
+
+
+@pytest.fixture
+def filled(otlp, tmp_path):
+    """A data directory as of a killed processor: a checkpoint of 3 requests (12 values), and 2 (8 values) after it."""
+    ingest = Ingest(tmp_path / "live")
+    sender = otlp.Sender()
+    for minute in range(5):
+        if minute == 3:
+            ingest.checkpoint()
+        ingest.submit("metrics", sender.request(sender.count(4, minute, minute + 1)))
+    shutil.copytree(tmp_path / "live", tmp_path / "killed")
+    ingest.close()
+    return tmp_path / "killed"
 
 
 class Views:

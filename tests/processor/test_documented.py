@@ -13,6 +13,12 @@ import yaml
 from otel_mlmon_processor import reasons
 from otel_mlmon_processor.config import Config, Section, read_config
 from otel_mlmon_processor.database import FORMAT, OLDEST
+from otel_mlmon_processor.exporters.otlp import EVENTS
+from otel_mlmon_processor.fold_settings import Caps
+from otel_mlmon_processor.messages import MOST_MESSAGES
+from otel_mlmon_processor.otlp_http import JSON_BYTES, JSON_MESSAGES
+from otel_mlmon_processor.point_values import DecodeLimits
+from otel_mlmon_processor.services import MESSAGE_BYTES
 from pydantic_core import PydanticUndefined
 
 from otel_mlmon import operations
@@ -113,6 +119,37 @@ COUNTERS = {
 def test_every_reason_is_there_and_no_other():
     known = [(counter, why) for counter, kinds in COUNTERS.items() for kind in kinds for why in get_args(kind)]
     assert sorted(REASONS) == sorted(known)
+
+
+DECODE, CAPS = DecodeLimits(), Caps()
+
+
+@pytest.mark.parametrize(
+    ("reason", "limit"),
+    [
+        ("too_many_messages", MOST_MESSAGES),
+        ("too_many_messages", JSON_MESSAGES),
+        ("too_large", MESSAGE_BYTES >> 20),
+        ("too_large", JSON_BYTES >> 20),
+        ("identity", DECODE.text),
+        ("attributes", DECODE.attributes),
+        ("attribute_size", DECODE.text),
+        ("too_many_cells", DECODE.cells),
+        ("profile_part", DECODE.profile_part >> 20),
+        ("profile_part", DECODE.profile_parts),
+        ("profile_incomplete", CAPS.assemblies),
+        ("profile_incomplete", CAPS.assembly_bytes >> 20),
+        ("too_many_profiles", CAPS.generations),
+        ("too_many_profiles", CAPS.document_bytes >> 20),
+        ("too_many_bounds", CAPS.bounds),
+        ("too_many_places", CAPS.places),
+        ("too_many_operations", CAPS.operations),
+        ("full", EVENTS),
+    ],
+)
+def test_its_limits_are_those_of_the_code(reason, limit):
+    row = re.findall(rf"^\| [\w.]+ \| `{reason}` \|.*", OPERATIONS, re.MULTILINE)[0]  # the request's, of too_large
+    assert re.search(rf"(?<![\d,]){limit:,}(?![\d,])", row)
 
 
 def test_every_reason_occurs_in_the_code():

@@ -10,8 +10,10 @@ import threading
 
 import grpc
 import pytest
+from otel_mlmon_processor.alarm_store import AlarmStore
 from otel_mlmon_processor.ingest import Ingest
 from otel_mlmon_processor.journal import Journal, pack_body
+from otel_mlmon_processor.store import back_up
 
 EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 
@@ -29,31 +31,6 @@ def store(real):
     return run
 
 
-@pytest.fixture
-def filled(otlp, tmp_path):
-    """A data directory as of a killed processor: a checkpoint of 3 requests (12 values), and 2 (8 values) after it."""
-    ingest = Ingest(tmp_path / "live")
-    sender = otlp.Sender()
-    for minute in range(5):
-        if minute == 3:
-            ingest.checkpoint()
-        ingest.submit("metrics", sender.request(sender.count(4, minute, minute + 1)))
-    directory = tmp_path / "data"
-    directory.mkdir()
-    for file in (tmp_path / "live").iterdir():
-        (directory / file.name).write_bytes(file.read_bytes())
-    ingest.close()
-    return directory
-
-
-def count(directory, otlp):
-    ingest = Ingest(directory)
-    try:
-        return sum(view.totals[otlp.X].seen for view in ingest.views())
-    finally:
-        ingest.close()
-
-
 def test_check_says_what_is_in_it_and_changes_nothing(store, filled, otlp):
     before = {file.name: file.read_bytes() for file in filled.iterdir() if not file.name.endswith("-shm")}
     status, out, err = store("check", filled)
@@ -65,7 +42,7 @@ def test_check_says_what_is_in_it_and_changes_nothing(store, filled, otlp):
     assert re.search(r"^journal     2 requests since, \d+ B, the oldest of 20", out, re.MULTILINE)
     assert "outbox      0 requests wait" in out
     assert {file.name: file.read_bytes() for file in filled.iterdir() if not file.name.endswith("-shm")} == before
-    assert count(filled, otlp) == 20
+    assert otlp.count_in(filled) == 20
 
 
 @pytest.mark.server
@@ -95,7 +72,7 @@ def test_check_and_backup_beside_a_processor_that_is_sent_to(store, real, otlp, 
             copy = tmp_path / "copies" / str(number)
             status, out, err = store("backup", server.folder / "data", copy)
             assert (status, err) == (0, "")
-            assert re.fullmatch(rf"{copy}: [\d.]+ k?B, checked\n", out)
+            assert re.fullmatch(rf"{copy}: [\d.]+ [kM]?B, checked\n", out)
             copies.append((before, copy, acknowledged[0]))
             assert client.is_alive()
         status, _, err = store("compact", server.folder / "data")
@@ -167,10 +144,28 @@ def test_compact_gives_back_what_is_free(store, otlp, tmp_path):
     assert re.fullmatch(r".*/data/mlmon.db: \d+\.\d kB before, \d+\.\d kB now\n", out)
     before, after = map(float, re.findall(r"([\d.]+) kB", out))
     assert after < before / 4
-    assert count(tmp_path / "data", otlp) == 300
+    assert otlp.count_in(tmp_path / "data") == 300
 
 
 # ------------------------------------------------------------------ damage
+
+
+def test_nobody_else_may_read_what_is_kept(otlp, tmp_path):
+    """Whatever the umask: counts may tell of those who were asked about."""
+    before = os.umask(0)
+    try:
+        ingest = Ingest(tmp_path / "data")
+        ingest.submit("metrics", otlp.Sender().request(otlp.Sender().count(1, 0, 1)))
+        AlarmStore(tmp_path / "data").save({})
+        back_up(ingest.path, tmp_path / "copy")
+    finally:
+        os.umask(before)
+    modes = {
+        path.name: oct(path.stat().st_mode) for folder in ("data", "copy") for path in (tmp_path / folder).iterdir()
+    }
+    ingest.close()
+    assert modes.keys() == {"mlmon.db", "mlmon.db-wal", "mlmon.db-shm", "mlmon.lock", "alarms.state"}
+    assert set(modes.values()) == {"0o100600"}
 
 
 def change(directory, statement):

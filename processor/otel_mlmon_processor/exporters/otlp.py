@@ -256,7 +256,4 @@ class OtlpExporter:
             self._events.popleft()
 
     def _send(self, signal: str, body: bytes) -> None:
-        rejected, message = self._client.send(signal, body)
-        self._tally.acknowledge(signal, rejected)
-        if rejected:
-            _LOG.warning("%s did not take %d points: %s", self._endpoint, rejected, message)
+        self._tally.acknowledge(signal, *self._client.send(signal, body))
