@@ -27,14 +27,16 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from otel_mlmon_processor.config import EndpointSection
+from otel_mlmon_processor.core.alarm import Alarm, AlarmEvent
 from otel_mlmon_processor.exporters.families import Family, Sample
-from otel_mlmon_processor.exporters.otlp import OtlpExporter
+from otel_mlmon_processor.exporters.otlp import EVENTS, OtlpExporter
 from otel_mlmon_processor.forward import Forwarder, strip
 from otel_mlmon_processor.ingest import Ingest, IngestSettings
 from otel_mlmon_processor.journal import pack_body
 from otel_mlmon_processor.otlp_client import UnsentError, connect
 from otel_mlmon_processor.sending import back_off
 from otel_mlmon_processor.services import SERVICES
+from otel_mlmon_processor.windows import ModelKey
 
 from otel_mlmon import semconv
 
@@ -357,6 +359,22 @@ def test_an_endpoint_that_is_away_holds_back_no_end(far, export, wait, protocol)
     exporter.stop(10)
     assert time.monotonic() - began < 5
     assert exporter.counters().acknowledged == {}
+
+
+@pytest.mark.parametrize("protocol", ["grpc"])
+def test_events_wait_for_an_endpoint_that_is_away_and_of_too_many_the_newest_are_kept(far, export, wait):
+    far.always = (grpc.StatusCode.UNAVAILABLE, None)
+    exporter, key = export(3_600), ModelKey("", "svc", "", "m", "1")
+    wait(lambda: exporter.counters().failed, "a failure")
+    for second in range(EVENTS + 3):
+        exporter.tell(key, AlarmEvent("raise", second, Alarm(second, second, "x: mean up 1 sd", ())))
+    far.always = b""
+    wait(lambda: exporter.counters().acknowledged.get("logs"), "the events")
+    assert exporter.counters().dropped == {("logs", "full"): 3}
+    (body,) = [body for signal, _, body in far.arrived if signal == "logs"]
+    resources = ExportLogsServiceRequest.FromString(body).resource_logs
+    records = [record for resource in resources for scope in resource.scope_logs for record in scope.log_records]
+    assert [record.time_unix_nano // 10**9 for record in records] == list(range(3, EVENTS + 3))
 
 
 # ---------------------------------------------------------------- forwarding
