@@ -131,9 +131,7 @@ def connect(path: Path, clock: Callable[[], int]) -> sqlite3.Connection:
     """
     if path.is_file() and not os.access(path, os.W_OK):  # SQLite would say so at the first request only
         raise JournalError(_say_unwritable(path, "it is read-only"))
-    with contextlib.suppress(
-        OSError
-    ):  # it is there, or SQLite says more; its log and index get its mode
+    with contextlib.suppress(OSError):  # it is there, or SQLite says more; its log and index get its mode
         os.close(open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
     # Transactions are begun by hand; the thread that uses the connection may change, never two at once.
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
