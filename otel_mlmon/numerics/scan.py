@@ -100,7 +100,7 @@ class Weight(NamedTuple):
 
 
 def weigh(rows: Floats, typical: Floats, doubt: Floats, alike: Floats | float = 1.0) -> Weight:
-    """max(n, nbar k) and (1 + max(n - nbar, 0) doubt) k.
+    """max(n, nbar k) and max(1 + max(n - nbar, 0) doubt, k).
 
     Rows come in sessions, so fewer of them do not make them independent: below the reference's nbar its spread counts
     in full. Above nbar, the spread is only known as well as the reference knew it: `doubt` is its error per row. With
@@ -112,11 +112,12 @@ def weigh(rows: Floats, typical: Floats, doubt: Floats, alike: Floats | float = 
         doubt: (variables, 1).
         alike: k, how many rows there are for one that says something of its own, >= 1, (variables, looks).
     """
-    return Weight(rows, np.maximum(rows, typical * alike), (1 + np.maximum(rows - typical, 0.0) * doubt) * alike)
+    certain = np.maximum(1 + np.maximum(rows - typical, 0.0) * doubt, alike)
+    return Weight(rows, np.maximum(rows, typical * alike), certain)
 
 
 def combine(weight: Weight, sampling: Floats, spread: Floats) -> list[Floats]:
-    """Covariance of S / sqrt(n): C (1 + max(n - nbar, 0) doubt) k + max(n, nbar k) T.
+    """Covariance of S / sqrt(n): C max(1 + max(n - nbar, 0) doubt, k) + max(n, nbar k) T.
 
     Args:
         weight: of the rows, from `weigh`.
