@@ -125,6 +125,7 @@ def compare_sides(
             work.aligned[i],
             work.pairs[i],
             work.measures[i],
+            work.certain[i],
             (reference, current),
             budget=work.budget,
             tolerance=tolerance,
@@ -169,6 +170,7 @@ class _Work:
     aligned: list[Reference | None]
     pairs: list[Pair | None]
     measures: list[Mapping[str, float]]
+    certain: list[Reference | None]
     segments: judge.Measured
     periods: judge.Measured
     budget: judge.Budget
@@ -189,6 +191,7 @@ class _Work:
             aligned,
             pairs,
             [next(measured) if pair is not None else {} for pair in pairs],
+            judge.align(reference, current, certain=True),
             segments,
             judge.measure_groups(references, current.periods, {}),
             judge.Budget(false_alarms, tests, rates + 1),

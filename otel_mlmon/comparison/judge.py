@@ -80,18 +80,22 @@ class Verdict:
         return self.drifted if self.current is not None else True
 
 
-def align(reference: Side, current: Side) -> list[Reference | None]:
-    """The current variables in the order of the reference's, counted over its cells."""
+def align(reference: Side, current: Side, *, certain: bool = False) -> list[Reference | None]:
+    """The current variables in the order of the reference's, counted over its cells.
+
+    Where they were counted over others, their values are spread evenly over the cells that they were counted in; or,
+    where `certain`, put where they are most like the reference's.
+    """
     by_name = {(r.variable.role, r.variable.name): r for r in current.references}
-    return [_over(r, by_name.get((r.variable.role, r.variable.name))) for r in reference.references]
+    return [_over(r, by_name.get((r.variable.role, r.variable.name)), certain) for r in reference.references]
 
 
-def _over(reference: Reference, current: Reference | None) -> Reference | None:
+def _over(reference: Reference, current: Reference | None, certain: bool) -> Reference | None:
     if current is None or current.variable == reference.variable:
         return current
     axis, histogram = reference.variable.axis, current.histogram
     try:
-        counts = counts_over(axis, current)
+        counts = counts_over(axis, current, reference.histogram.counts if certain else None)
     except ProfileError:  # numbers against categories
         return None
     if isinstance(axis, CategoryAxis) or isinstance(current.variable.axis, CategoryAxis):
@@ -169,6 +173,7 @@ def judge_variable(
     current: Reference | None,
     pair: Pair | None,
     measures: Mapping[str, float],
+    certain: Reference | None,
     sides: tuple[Side, Side],
     *,
     budget: Budget,
@@ -182,6 +187,7 @@ def judge_variable(
         current: of the same.
         pair: of both.
         measures: of the pair.
+        certain: as `current`, most like the reference, see `align`; what is found is found of it.
         sides: the reference and the current one, for their samples.
         budget: of false alarms.
         tolerance: smallest effect worth hearing of.
@@ -192,15 +198,20 @@ def judge_variable(
         side.facts.sample.get(variable.column) if side.facts is not None and variable.transform == "identity" else None
         for side in sides
     )
-    if current is None:
+    if current is None or certain is None:
         types = list(schema.compare_types(reference, kind, sample))
         return Verdict(reference, None, None, {}, np.nan, {}, None, tuple(types))
-    rates = rate_variable(reference, current, budget.confidence)
+    rates = rate_variable(reference, certain, budget.confidence)
     drifted = budget.drifted(pair, measures, tolerance)
+    if drifted and certain is not current:
+        surely = make_pair(reference, certain)
+        drifted = surely is not None and budget.drifted(
+            surely, next(iter(measure_pairs([surely], GROUP_MEASURES))), tolerance
+        )
     found = list(schema.compare_types(reference, kind, sample)) if variable.transform != "age" else []
     found += schema.find_constant(reference, current, confidence=budget.confidence)
     found += schema.find_codes(reference, current, sample, old, confidence=budget.confidence)
-    names = list(schema.compare_categories(reference, current, sample, confidence=budget.confidence))
+    names = list(schema.compare_categories(reference, certain, sample, confidence=budget.confidence))
     if drifted:
         found += schema.compare_units(reference, current, sample, old)
     found += _find_rates(reference, rates, tolerance, names)

@@ -100,12 +100,14 @@ def read_reference(
     `current` is what it will be compared with: of two profiles everything can be.
 
     Raises:
-        SourceError: the data cannot be read, or an option names a column that is not there.
+        SourceError: the data cannot be read or have no rows, or an option names a column that is not there.
     """
     profile = as_profile(data)
     if profile is not None:
         if where is not None:
             raise SourceError("where: a profile has no rows to choose from; give the data it was built from")
+        if choice.by is not None:
+            raise SourceError("by: a profile knows its rows as a whole only; give the data it was built from")
         every = as_profile(current) is not None and choice.columns is None and not choice.exclude
         return Side(name, profile.rows, profile.references if every else _wanted(profile.references, choice))
     source = _open(data, where)
@@ -119,7 +121,8 @@ def read_reference(
     if not variables:
         raise SourceError("the reference has nothing that can be compared")
     segments = Segments(variables, choice.by, _segments_of(variables, choice.by)) if choice.by is not None else None
-    return _count(source, choice, variables, name=name, notify=notify, what="reference: counting", segments=segments)
+    side = _count(source, choice, variables, name=name, notify=notify, what="reference: counting", segments=segments)
+    return _with_rows(side, "reference", where)
 
 
 def read_current(
@@ -145,8 +148,13 @@ def read_current(
     side = _count(
         source, choice, variables, name=name, notify=notify, what="counting", segments=segments, periods=periods
     )
-    if not side.rows:  # an export that came out empty must not pass
-        raise SourceError(f"the current data have no rows{' that fulfil the condition' if where is not None else ''}")
+    return _with_rows(side, "current", where)
+
+
+def _with_rows(side: Side, which: str, where: Condition | None) -> Side:
+    """The side; an export that came out empty must not pass."""
+    if not side.rows:
+        raise SourceError(f"the {which} data have no rows{' that fulfil the condition' if where is not None else ''}")
     return side
 
 

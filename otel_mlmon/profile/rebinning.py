@@ -154,8 +154,16 @@ def join_categories(histograms: Sequence[Histogram]) -> tuple[CategoryAxis, Coun
     return CategoryAxis(tuple(names), tuple(known[:KEPT]), closed), np.array(counts, dtype=np.int64)
 
 
-def counts_over(axis: Axis, reference: Reference) -> Counts:
-    """Counts of a reference over the cells of another: exact where the cells are the same, else pro rata.
+def counts_over(axis: Axis, reference: Reference, like: Counts | None = None) -> Counts:
+    """Counts of a reference over the cells of another: exact where the cells are the same.
+
+    Where they are not, values of one cell may lie in several: they are spread evenly over it; or, with `like`, put where
+    that says, as far as they can be, so that what differs from it does so for certain.
+
+    Args:
+        axis: the other cells.
+        reference: whose counts.
+        like: counts over the other cells, (cells,).
 
     Raises:
         ProfileError: numbers against categories.
@@ -164,18 +172,36 @@ def counts_over(axis: Axis, reference: Reference) -> Counts:
     if histogram.axis == axis:
         return histogram.counts
     if isinstance(axis, NumericAxis):
-        return count_into(axis, [Piece.of(reference, 0.0)])
+        piece = Piece.of(reference, 0.0)
+        return count_into(axis, [piece]) if like is None else _count_like(axis, piece, like)
     if not isinstance(histogram.axis, CategoryAxis):
         raise ProfileError(f"column {reference.variable.column!r}: numbers against categories")
-    return _counts_of_categories(axis, histogram, histogram.axis)
+    return _counts_of_categories(axis, histogram, histogram.axis, like)
 
 
-def _counts_of_categories(axis: CategoryAxis, histogram: Histogram, own: CategoryAxis) -> Counts:
+def _count_like(axis: NumericAxis, piece: Piece, like: Counts) -> Counts:
+    """Of the cumulative counts that may be at each edge, those nearest to that of `like`."""
+    edges, total = axis.edges[:, np.newaxis], piece.count
+    least = (piece.upper <= edges) @ piece.counts
+    most = np.where(piece.upper > piece.lower, piece.lower < edges, piece.lower <= edges) @ piece.counts
+    wanted = like.cumsum()[:-1] / max(like.sum(), 1) * total
+    below = np.clip(np.rint(wanted).astype(np.int64), least, most)
+    cells: Counts = np.diff(below, prepend=0, append=total)
+    return cells
+
+
+def _counts_of_categories(axis: CategoryAxis, histogram: Histogram, own: CategoryAxis, like: Counts | None) -> Counts:
     counts = np.zeros(axis.cells, dtype=np.int64)
     codes = axis.codes
     *listed, other, unseen = histogram.counts.tolist()
     for name, count in zip(own.names, listed, strict=True):
         counts[codes.get(name, axis.default)] += count
-    counts[-2] += other  # which of them is not known
+    if like is not None:  # what `own` does not list may be any name that it does not list
+        wanted = np.rint(like / max(like.sum(), 1) * histogram.valid).astype(np.int64).tolist()
+        for place, name in enumerate(axis.names):
+            if name not in own.names:
+                counts[place] = min(wanted[place], other)
+                other -= int(counts[place])
+    counts[-2] += other
     counts[axis.default] += unseen
     return counts

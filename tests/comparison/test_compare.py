@@ -164,6 +164,29 @@ def test_a_profile_or_its_file_is_a_reference(frame, tmp_path, checked):
     assert otel_mlmon.compare(profile, b, **TIMES).reference.name == "flights 3"
 
 
+def test_profiles_of_two_halves_differ_in_nothing():
+    """Each has cells and a list of categories of its own; what only these say is not called a change."""
+    rng, wrong = np.random.default_rng(5), []
+
+    def build(n, shift=0.0):
+        shares = 1 / np.arange(1, 91)
+        rows = {
+            "rounded": np.round(rng.lognormal(6.5, 0.7, n) / 10) * 10,
+            "normal": rng.normal(shift, size=n),
+            "city": rng.choice([f"C{i}" for i in range(90)], n, p=shares / shares.sum()),
+            "hour": rng.integers(0, 24, n).astype(float),
+        }
+        return Profile.build(rows, model="m", version="1")
+
+    for _ in range(8):
+        result = otel_mlmon.compare(build(14_000), build(14_300))
+        wrong += [(finding.name, finding.text) for finding in result.findings]
+    assert wrong == []
+    result = otel_mlmon.compare(build(14_000), build(14_300, shift=0.15))
+    assert [feature.name for feature in result.features if feature.changed] == ["normal"]
+    assert "mean up 0.1" in result.verdict
+
+
 def test_two_profiles_are_compared_over_the_cells_of_the_first(frame, checked, feature):
     a, b = frame(20_000, seed=1), frame(20_000, seed=2)
     b["delay"] += 10
@@ -238,6 +261,10 @@ def test_no_row_is_an_error_and_passes_nothing(frame):
     a, b = frame(seed=1), frame(seed=2)
     with pytest.raises(SourceError, match=r"the current data have no rows$"):
         otel_mlmon.compare(a, b[:0], **TIMES)
+    with pytest.raises(SourceError, match=r"the reference data have no rows$"):
+        otel_mlmon.compare(a[:0], b, **TIMES)
+    with pytest.raises(SourceError, match="the reference data have no rows that fulfil the condition"):
+        otel_mlmon.compare(a, b, reference_where="distance > 1e9", **TIMES)
     with pytest.raises(SourceError, match="the current data have no rows that fulfil the condition"):
         otel_mlmon.compare(a, b, current_where="distance > 1e9", **TIMES)
 
