@@ -124,7 +124,8 @@ def names_of(X: Any) -> list[str]:
     if isinstance(X, Sequence) and not isinstance(X, (str, bytes)) and len(X) and _is_row(X[0]):
         shape = (len(X), len(X[0]))
     if shape is None or len(shape) != 2:
-        raise UnreadableError(f"no columns can be read from {type(X).__name__}")
+        said = f" of shape {tuple(shape)}: rows have two dimensions, one row is X[:1]" if shape is not None else ""
+        raise UnreadableError(f"no columns can be read from {type(X).__name__}{said}")
     return default_names(shape[1])
 
 

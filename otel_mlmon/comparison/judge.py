@@ -173,9 +173,9 @@ def judge_variable(
     current: Reference | None,
     pair: Pair | None,
     measures: Mapping[str, float],
-    certain: Reference | None,
     sides: tuple[Side, Side],
     *,
+    certain: Reference | None,
     budget: Budget,
     tolerance: float,
     kind: str,
@@ -187,8 +187,8 @@ def judge_variable(
         current: of the same.
         pair: of both.
         measures: of the pair.
-        certain: as `current`, most like the reference, see `align`; what is found is found of it.
         sides: the reference and the current one, for their samples.
+        certain: as `current`, most like the reference, see `align`; what is found is found of it.
         budget: of false alarms.
         tolerance: smallest effect worth hearing of.
         kind: type of the current values.

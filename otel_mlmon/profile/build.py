@@ -38,7 +38,7 @@ def build_profile(
     types: Mapping[str, Type] | None = None,
     columns: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
-    plan: Plan | None = None,
+    plan: Plan | Profile | None = None,
     time_column: str | None = None,
     timezone: str = "",
     importance: Importance | None = None,
@@ -65,7 +65,7 @@ def build_profile(
             "text".
         columns: names of the features; else all columns that are nothing else.
         exclude: columns that are no features.
-        plan: what to count, from `Profile.plan` or another part's `plan`; else it is decided from the data.
+        plan: what to count, from `Profile.plan` or another profile; else it is decided from the data.
         time_column: the time of each row (datetimes, or seconds since 1970), from which ages are counted and what is
             normal from minute to minute is learnt.
         timezone: IANA name of the zone of naive times in it; "" means UTC.
@@ -93,6 +93,8 @@ def build_profile(
         time_column=time_column,
         timezone=timezone,
     )
+    if isinstance(plan, Profile):
+        plan = plan.plan
     if plan is None and source.once:
         raise SourceError(
             f"a {type(data).__name__} can be read only once, and a profile takes two passes: "

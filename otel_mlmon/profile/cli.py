@@ -175,10 +175,11 @@ def _diff(arguments: argparse.Namespace) -> None:
 
 
 def _save(profile: Profile, output: Path) -> None:
+    replaced = ", replaced" if output.exists() else ""
     profile.save(output)
     outputs = sum(reference.variable.role != "feature" for reference in profile.references)
     features = len(profile.references) - outputs
-    print(f"{output}: {profile.rows:,} rows, {features} features, {outputs} outputs, hash {profile.hash}")
+    print(f"{output}: {profile.rows:,} rows, {features} features, {outputs} outputs, hash {profile.hash}{replaced}")
     for note in profile.notes:
         print(f"note: {note}")
 

@@ -137,6 +137,10 @@ class Profile:
 
     plan = _PlanOf()
 
+    def __repr__(self) -> str:
+        name = " ".join(part for part in (self.model, self.version) if part)
+        return f"<Profile {name!r}: {self.rows:,} rows, {len(self.references)} variables, hash {self.hash}>"
+
     @cached_property
     def hash(self) -> str:
         """First 16 hex digits of the SHA-256 of the canonical document, see `to_bytes`."""

@@ -157,8 +157,8 @@ def join_categories(histograms: Sequence[Histogram]) -> tuple[CategoryAxis, Coun
 def counts_over(axis: Axis, reference: Reference, like: Counts | None = None) -> Counts:
     """Counts of a reference over the cells of another: exact where the cells are the same.
 
-    Where they are not, values of one cell may lie in several: they are spread evenly over it; or, with `like`, put where
-    that says, as far as they can be, so that what differs from it does so for certain.
+    Where they are not, values of one cell may lie in several: they are spread evenly over it; or, with `like`, put
+    where that says, as far as they can be, so that what differs from it does so for certain.
 
     Args:
         axis: the other cells.

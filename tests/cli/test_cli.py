@@ -110,6 +110,8 @@ def test_the_script_runs_as_a_process(folder):
     profile = Profile.load("flights.profile.json")
     assert done.stdout == f"flights.profile.json: 2,000 rows, 5 features, 1 outputs, hash {profile.hash}\n"
     assert done.stderr == ""
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert again.stdout.endswith(", replaced\n")
     failed = subprocess.run([*script, "show", "b.csv"], capture_output=True, text=True, check=False)
     assert failed.returncode == 2
     assert failed.stderr.startswith("otel-mlmon profile: b.csv: not a profile: not JSON")

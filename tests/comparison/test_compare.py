@@ -165,7 +165,7 @@ def test_a_profile_or_its_file_is_a_reference(frame, tmp_path, checked):
 
 
 def test_profiles_of_two_halves_differ_in_nothing():
-    """Each has cells and a list of categories of its own; what only these say is not called a change."""
+    """Each has cells and categories of its own; what only these say is not called a change."""
     rng, wrong = np.random.default_rng(5), []
 
     def build(n, shift=0.0):

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 import otel_mlmon
-from otel_mlmon.profile.sources import SourceError
 from otel_mlmon.comparison.groups import date_of, start_of
+from otel_mlmon.profile.sources import SourceError
 
 DAY = 86_400
 

@@ -220,3 +220,9 @@ def test_wide_data_without_a_profile_is_refused_before_it_takes_memory():
     held.observe(np.ones((3, 2)))
     with pytest.raises(UnreadableError, match="has not the 2 columns"):
         held.observe(wide)
+
+
+def test_one_row_without_a_second_dimension_is_told_how_to_have_one():
+    held = Recorder(None, time.time, lambda: None, pytest.fail)
+    with pytest.raises(UnreadableError, match=r"ndarray of shape \(3,\): rows have two dimensions, one row is X\[:1\]"):
+        held.observe(np.zeros(3))

@@ -664,3 +664,10 @@ def test_progress_is_told(rows):
     told = []
     build(rows, progress=lambda what, done, rows: told.append((what, done, rows)))
     assert told == [("looking", 1_000, 1_000), ("counting", 1_000, 1_000)]
+
+
+def test_another_profile_is_a_plan_and_shows_itself_in_one_line():
+    first = Profile.build({"a": np.arange(100.0)}, model="m", version="1")
+    second = Profile.build({"a": np.arange(50.0)}, model="m", version="2", plan=first)
+    assert second.plan == first.plan
+    assert repr(second) == f"<Profile 'm 2': 50 rows, 1 variables, hash {second.hash}>"
