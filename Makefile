@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness fuzz chaos bench-sync bench-ingest bench-overload bench-outage bench-learning pages-alarms bench-gaps clean
+.PHONY: help demo test test-endurance coverage test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness fuzz chaos bench-sync bench-ingest bench-overload bench-outage bench-learning pages-alarms bench-gaps clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,8 +23,11 @@ $(BIN)/uv:
 demo: .venv/.demo ## Real flights through model, processor and verdict, in a minute; ARGS=--help tells more
 	@$(BIN)/python examples/flights/demo.py $(ARGS)
 
-test: .venv/.dev ## All tests that need no other server
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/stack
+test: .venv/.dev ## All tests that need no other server, but for those of test-endurance
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/stack -m 'not endurance'
+
+test-endurance: .venv/.dev ## The processor under kill -9, floods, hostile input and days of rows (three minutes)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m endurance tests/processor
 
 coverage: .venv/.dev ## The same tests, and which lines they run (half as long again)
 	@$(BIN)/python -m coverage erase

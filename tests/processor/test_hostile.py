@@ -24,6 +24,7 @@ from otel_mlmon_processor.receiver import build_server
 
 from otel_mlmon import semconv
 
+pytestmark = pytest.mark.endurance
 EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 LOGS = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 MEBIBYTE = 1 << 20

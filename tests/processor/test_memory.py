@@ -16,7 +16,7 @@ import pytest
 
 from otel_mlmon import Profile, semconv
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.server, pytest.mark.endurance, pytest.mark.timeout(120)]
 
 MEBIBYTE = 1 << 20
 LARGEST = 16 * MEBIBYTE  # a request

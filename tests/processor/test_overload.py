@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.endurance
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "overload.py"
 
 

@@ -18,6 +18,7 @@ from otel_mlmon_processor.windows import ModelKey, VariableCounts, VariableKey, 
 
 from otel_mlmon import Monitor, Profile
 
+pytestmark = pytest.mark.endurance
 DAY = 86_400
 START = 1_735_689_600  # 1 January 2025, UTC
 SETTINGS = "evaluate: {interval: 20ms}\n"
