@@ -14,6 +14,7 @@ from otel_mlmon_processor.points import SERVICE_INSTANCE
 
 from otel_mlmon import Profile, semconv
 
+pytestmark = pytest.mark.endurance
 EXAMPLE = Path(__file__).parents[2] / "examples" / "alarms"
 TIMETABLE = ["dest", "distance", "minute"]
 MAY = pd.Timestamp("2013-05-01").timestamp()
