@@ -142,8 +142,7 @@ def read_current(
     periods = Periods(variables, choice.period) if choice.time_column is not None else None
     segments = None
     if choice.by is not None:
-        names = list(reference.segments) or _segments_of(variables, choice.by)
-        segments = Segments(variables, choice.by, names)
+        segments = Segments(variables, choice.by, list(reference.segments))
     source = _open(data, where)
     side = _count(
         source, choice, variables, name=name, notify=notify, what="counting", segments=segments, periods=periods
