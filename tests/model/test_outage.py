@@ -41,13 +41,17 @@ def slow(way):
 
 
 @contextlib.contextmanager
-def unavailable(way):
-    way.collector.before = lambda context: context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+def before(way, act):
+    """What the collector does when a request has come, before it takes it."""
+    way.collector.before = act
     yield
     way.collector.before = lambda _: None
 
 
-@contextlib.contextmanager
+def unavailable(way):
+    return before(way, lambda context: context.abort(grpc.StatusCode.UNAVAILABLE, "not now"))
+
+
 def overloaded(way):
     delay = RetryInfo(retry_delay=Duration(nanos=50_000_000)).SerializeToString()
 
@@ -55,12 +59,9 @@ def overloaded(way):
         context.set_trailing_metadata((("google.rpc.retryinfo-bin", delay),))
         context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much")
 
-    way.collector.before = refuse
-    yield
-    way.collector.before = lambda _: None
+    return before(way, refuse)
 
 
-@contextlib.contextmanager
 def reset_before(way):
     """The connection is reset when a request has come, which nobody takes."""
 
@@ -68,9 +69,7 @@ def reset_before(way):
         way.reset()
         context.abort(grpc.StatusCode.ABORTED, "gone")
 
-    way.collector.before = reset
-    yield
-    way.collector.before = lambda _: None
+    return before(way, reset)
 
 
 @contextlib.contextmanager
