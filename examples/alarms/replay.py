@@ -64,7 +64,7 @@ class Replay:
         self._folder = tempfile.TemporaryDirectory(prefix="mlmon-replay-")
         folder, chosen = Path(self._folder.name), settings or AlarmSettings()
         self._ingest = Ingest(folder)
-        self._watch = Watch(folder, lambda _: chosen, memory=None, clock=time.monotonic)
+        self._watch = Watch(folder, lambda _: chosen, hold=None, memory=None, clock=time.monotonic)
         self._seen: tuple[ModelView, AlarmState | None]
         self._monitors = [
             Monitor(
@@ -92,7 +92,7 @@ class Replay:
             monitor.observe(rows, time=columns["time"])
             monitor.flush()
         events: list[AlarmEvent] = []
-        for view in self._ingest.views(self._watch.after()):
+        for view in self._ingest.views(self._watch.wanted()):
             looked = self._watch.look(view, self._profile)
             self._seen = view, looked.alarms
             events += looked.events

@@ -22,12 +22,12 @@ from otel_mlmon_processor.core.scanner import Hit, Scanner
 from otel_mlmon_processor.core.slow import SlowDetector
 from otel_mlmon_processor.core.words import name_cells, say_episode, say_hit
 from otel_mlmon_processor.evaluate import cells_over, key_of
+from otel_mlmon_processor.hold import MINUTE
 from otel_mlmon_processor.learner import Learner, Reading
 from otel_mlmon_processor.learnt import middles
 from otel_mlmon_processor.pack import flatten, unflatten
 from otel_mlmon_processor.windows import VariableCounts, VariableKey, Window
 
-MINUTE: Final = 60.0  # seconds; the only length of a window for which it is known what is normal
 PERIOD: Final = 30 * DAY  # windows over which raised alarms are counted
 
 

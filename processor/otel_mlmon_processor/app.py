@@ -18,7 +18,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 
 from otel_mlmon import semconv
-from otel_mlmon_processor.alarms import MINUTE, AlarmSettings
+from otel_mlmon_processor.alarms import AlarmSettings
 from otel_mlmon_processor.config import ALWAYS, Config, ModelAlarmsSection
 from otel_mlmon_processor.core.alarm import AlarmEvent
 from otel_mlmon_processor.evaluate import evaluate_model
@@ -28,6 +28,7 @@ from otel_mlmon_processor.exporters.prometheus import SnapshotCollector
 from otel_mlmon_processor.fold import FoldCounters
 from otel_mlmon_processor.fold_settings import PROFILE_BYTES, Caps, FoldSettings
 from otel_mlmon_processor.forward import Forwarder
+from otel_mlmon_processor.hold import MINUTE
 from otel_mlmon_processor.http import HttpServer, make_application
 from otel_mlmon_processor.ingest import Ingest, IngestCounters, IngestSettings
 from otel_mlmon_processor.otlp_client import connect
@@ -118,7 +119,8 @@ class Processor:
             self._connect(self._ingest)
             if config.window.size == MINUTE:
                 memory = config.alarms.memory if config.alarms.learn else None
-                self._watch = Watch(config.data, self._alarm_settings, memory=memory, clock=time.monotonic)
+                hold = config.window.hold
+                self._watch = Watch(config.data, self._alarm_settings, hold=hold, memory=memory, clock=time.monotonic)
             receiver = build_server(self._ingest, config.listen, tls=self._tls, tokens=self._tokens)
             if config.listen_http is not None:
                 application = make_otlp_application(self._ingest, tokens=self._tokens)
@@ -248,7 +250,7 @@ class Processor:
         self._references.refresh()
         sent = self._ingest.profiles()
         models, watch = [], self._watch
-        for view in self._ingest.views(watch.after() if watch is not None else {}):
+        for view in self._ingest.views(watch.wanted() if watch is not None else {}):
             profile = self._references.choose(view.key, view.reference_hash, sent)
             looked = watch.look(view, profile) if watch is not None else Looked(None, [])
             self._tell(view.key, looked.events)

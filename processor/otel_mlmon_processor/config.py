@@ -112,12 +112,14 @@ class WindowSection(Section):
 
     size: of a window. display: length of the sliding window that is shown and decided on, a whole number of windows.
     idle: a replica silent for so long no longer holds the window back. ahead: points further in the future open none.
+    hold: alarms look at a window so long after it is over, as it may come in parts.
     """
 
     size: Duration = 60.0
     display: Duration = 3600.0
     idle: Duration = 300.0
     ahead: Duration = 300.0
+    hold: Duration = 10.0
 
     @model_validator(mode="after")
     def _whole(self) -> WindowSection:

@@ -121,12 +121,12 @@ class Generation:
             for instance, halves in self.halves.items()
         }
 
-    def after(self, window: int) -> tuple[tuple[int, list[Tally]], ...]:
-        """Copies of the windows after `window` up to the last, in order."""
+    def among(self, wanted: range) -> tuple[tuple[int, list[Tally]], ...]:
+        """Copies of the windows that are wanted, up to the last, in order."""
         return tuple(
             (number, [tally.copy() for _, tally in sorted(self.windows[number].items(), key=lambda item: item[0])])
             for number in sorted(self.windows)
-            if window < number <= self.last
+            if number in wanted and number <= self.last
         )
 
     def dump(self) -> list[Any]:

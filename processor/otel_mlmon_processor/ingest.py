@@ -134,10 +134,10 @@ class Ingest:
         with self._changed:
             self._refused[signal, reason] += 1
 
-    def views(self, after: Mapping[ModelKey, Mapping[str, int]] = MappingProxyType({})) -> tuple[ModelView, ...]:
+    def views(self, wanted: Mapping[ModelKey, Mapping[str, range]] = MappingProxyType({})) -> tuple[ModelView, ...]:
         """Views of all models. Folding stands still only while the counts of one model are copied.
 
-        `after`: by model and profile hash, the window after which windows are wanted one by one.
+        `wanted`: by model and profile hash, the windows that are wanted one by one.
         """
         with self._folding:
             keys = self._fold.models(self._clock())
@@ -145,7 +145,7 @@ class Ingest:
         for key in keys:
             with self._folding:
                 try:
-                    captured = self._fold.capture(key, after.get(key, {}))
+                    captured = self._fold.capture(key, wanted.get(key, {}))
                 except KeyError:  # retired meanwhile
                     continue
             views.append(build(captured))

@@ -41,14 +41,16 @@ class Capture:
     windows: tuple[tuple[int, list[Tally]], ...]
 
 
-def capture(model: Model, now: int, settings: FoldSettings, after: Mapping[str, int] = MappingProxyType({})) -> Capture:
+def capture(
+    model: Model, now: int, settings: FoldSettings, wanted: Mapping[str, range] = MappingProxyType({})
+) -> Capture:
     """Copy what a view of the model needs.
 
     Args:
         model: which.
         now: newest time of receipt.
         settings: how time is cut.
-        after: by profile hash, the window after which windows are wanted one by one; without one none are.
+        wanted: by profile hash, the windows that are wanted one by one; without them none are.
     """
     shown = model.current(now, settings.idle_ns)
     start = (model.last + 1 - settings.display_windows) * settings.window_ns
@@ -71,7 +73,7 @@ def capture(model: Model, now: int, settings: FoldSettings, after: Mapping[str, 
         {digest: other.points for digest, other in model.generations.items() if other is not shown},
         model.since,
         shown.since if shown else 0,
-        shown.after(after[shown.hash]) if shown and shown.hash in after else (),
+        shown.among(wanted[shown.hash]) if shown and shown.hash in wanted else (),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -13,6 +14,7 @@ from otel_mlmon.profile.document import Profile
 from otel_mlmon_processor.alarm_store import AlarmStore
 from otel_mlmon_processor.alarms import AlarmSettings, ModelAlarms
 from otel_mlmon_processor.core.alarm import AlarmEvent, AlarmState, Phase
+from otel_mlmon_processor.hold import Hold
 from otel_mlmon_processor.orders import Order, Orders
 from otel_mlmon_processor.survey import Survey
 from otel_mlmon_processor.windows import ModelKey, ModelView
@@ -58,6 +60,8 @@ class Watch:
     Args:
         directory: where the state is kept.
         settings: of a model, by its name.
+        hold: seconds for which a window that is over is waited for, see `Hold`; None: windows are looked at as they
+            are, which is for rows of the past that are all there.
         memory: bytes for what is learnt where no profile says what is normal; None: nothing is learnt.
         clock: seconds.
     """
@@ -67,11 +71,13 @@ class Watch:
         directory: Path,
         settings: Callable[[str], AlarmSettings],
         *,
+        hold: float | None,
         memory: int | None,
         clock: Callable[[], float],
     ) -> None:
         self._store, self._settings, self._clock = AlarmStore(directory), settings, clock
         self._orders = Orders(directory)
+        self._hold, self._holds = hold, dict[ModelKey, Hold]()
         self._learns, self._memory = memory is not None, Memory(memory or 0)
         self._saved = self._store.load()
         for name, plain in self._saved.items():  # before newcomers
@@ -81,17 +87,21 @@ class Watch:
         self._surveys: dict[_Place, Survey] = {}
         self._phases: dict[_Place, str] = {}
 
-    def after(self) -> Mapping[ModelKey, Mapping[str, int]]:
-        """By model and profile hash, the window after which windows are wanted."""
-        wanted: dict[ModelKey, dict[str, int]] = {}
+    def wanted(self) -> Mapping[ModelKey, Mapping[str, range]]:
+        """By model and profile hash, the windows that can be looked at; models of which none can are left out."""
+        now, wanted = self._clock(), dict[ModelKey, dict[str, range]]()
         following = {place: alarms.next for place, alarms in self._models.items()}
         following.update({place: survey.next for place, survey in self._surveys.items()})
         for (key, digest), window in following.items():
-            wanted.setdefault(key, {})[digest] = window - 1
+            last = self._holds[key].last(now) if self._hold is not None else sys.maxsize - 1
+            if max(window, 0) <= last:
+                wanted.setdefault(key, {})[digest] = range(window, last + 1)
         return wanted
 
     def look(self, view: ModelView, profile: Profile | None) -> Looked:
-        """What a model's new windows say."""
+        """What a model's windows say, which are those that were wanted."""
+        if self._hold is not None:
+            self._holds.setdefault(view.key, Hold(self._hold)).see(view.watermark, self._clock())
         place = view.key, view.reference_hash
         if profile is None and not view.reference_hash and self._learns:
             return self._look_without_profile(place, view)
@@ -219,6 +229,8 @@ class Watch:
             self._models.pop(place, None)
             self._surveys.pop(place, None)
             self._phases.pop(place, None)
+        for key in set(self._holds) - set(models):
+            del self._holds[key]
         if self._clock() - self._time >= SAVED:
             self.save()
 

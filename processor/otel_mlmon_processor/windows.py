@@ -89,7 +89,7 @@ class ModelView:
         info: identity attributes of the newest info point (framework, hashes).
         dropped: by metric name and reason, what the recorders said they did not count.
         watermark: event time up to which all live replicas have sent, seconds since 1970.
-        windows: those after the one that was asked for, up to the watermark's, in order; they may be many.
+        windows: those that were asked for, up to the watermark's, in order; they may be many.
         others: by profile hash, points that were counted with another profile than `reference_hash`; they are in none
             of the counts above.
         since, totals_since: when the counters of the model, and those of `totals`, were zero: the begin of the first

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from otel_mlmon import Monitor, Profile
 pytestmark = pytest.mark.endurance
 DAY = 86_400
 START = 1_735_689_600  # 1 January 2025, UTC
-SETTINGS = "evaluate: {interval: 20ms}\n"
+SETTINGS = "window: {hold: 1ms}\nevaluate: {interval: 20ms}\n"
 ROWS = (7 * 24 - 1) * 600
 KEY = ModelKey("shop", "svc", "prod", "m", "1")
 
@@ -46,11 +48,13 @@ class Replay:
                 n = 600
                 x = np.where(self.rng.random(n) < self.missing, np.nan, self.rng.normal(100 + 30 * mean, 30, n))
                 c = self.rng.choice(["gas", "oil", "EV"], n, p=[0.5, 0.36, 0.14])
-                self.monitor.observe({"x": x, "c": c}, time=self.time + 30)
+                self.monitor.observe({"x": x, "c": c}, time=self.time + 60)  # nothing later is in its window
                 assert self.monitor.flush()
                 self.time += 3_600
             last = self.time - 3_600
             self.wait(lambda last=last: self.value("ml_window_end_seconds") >= last, "the evaluation")
+            now = time.time()  # and the next one looks at the windows
+            self.wait(lambda now=now: self.value("mlmon_processor_evaluation_end_seconds") >= now, "the next evaluation")
 
     def value(self, name: str) -> float:
         return next((value for _, value in self.server.samples(name)), -1.0)
@@ -191,7 +195,7 @@ def test_commands_that_cannot_be_followed_say_why(command, tmp_path):
 
 
 def make_watch(folder, memory: int, now=lambda: 0.0) -> Watch:
-    return Watch(folder, lambda model: AlarmSettings(), memory=memory, clock=now)
+    return Watch(folder, lambda model: AlarmSettings(), hold=None, memory=memory, clock=now)
 
 
 @pytest.fixture(scope="module")
@@ -244,11 +248,11 @@ def test_what_was_learnt_of_a_silent_model_is_kept_for_sixty_days(views, profile
     watch.look(view, profile)
     watch._models[view.key, profile.hash].next = 5  # as if it had been silent since
     watch.keep(set())
-    assert watch.after() == {}
+    assert watch.wanted() == {}
     (name,) = AlarmStore(tmp_path).load()
     assert json.loads(name)[3] == "m"
     watch.look(view, profile)
-    assert watch.after() == {view.key: {profile.hash: 4}}
+    assert watch.wanted() == {view.key: {profile.hash: range(5, sys.maxsize)}}
     watch.keep(set())
     other = view.key._replace(service="other")
     watch.look(views.view(profile, {"x": np.zeros(10)}, key=other), profile)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ def profile():
 @pytest.mark.server
 def test_an_alarm_is_raised_shown_kept_over_a_restart_and_cleared(real, profile, wait, monkeypatch, tmp_path):
     rng = np.random.default_rng(71)
-    settings = "evaluate: {interval: 50ms}\nalarms: {budget: 2, models: {m: {tolerance: 0.01}}}\n"
+    settings = "window: {hold: 50ms}\nevaluate: {interval: 50ms}\nalarms: {budget: 2, models: {m: {tolerance: 0.01}}}\n"
     first = real.Processor(tmp_path, settings=settings)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{first.otlp}")
     monitor = Monitor(profile)
@@ -97,7 +98,7 @@ def test_a_profile_without_times_alarms_on_the_sliding_window(real, wait, monkey
 
 def test_the_state_is_saved_after_an_event_and_from_time_to_time(tmp_path, profile, views):
     now = [0.0]
-    watch = Watch(tmp_path, lambda model: AlarmSettings(), memory=None, clock=lambda: now[0])
+    watch = Watch(tmp_path, lambda model: AlarmSettings(), hold=None, memory=None, clock=lambda: now[0])
     view = views.view(profile, {"x": np.zeros(10), "y": np.zeros(10)})
     looked = watch.look(view, profile)
     assert (looked.alarms.phase, looked.events, looked.reference) == ("calibrated", [], None)
@@ -107,9 +108,9 @@ def test_the_state_is_saved_after_an_event_and_from_time_to_time(tmp_path, profi
     watch.keep({view.key})
     (name,) = AlarmStore(tmp_path).load()
     assert profile.hash in name
-    assert watch.after() == {view.key: {profile.hash: -2}}
+    assert watch.wanted() == {view.key: {profile.hash: range(-1, sys.maxsize)}}
     watch.keep({ModelKey("", "", "", "other", "")})
-    assert watch.after() == {}
+    assert watch.wanted() == {}
 
 
 def test_a_broken_file_is_put_aside_and_said(tmp_path, caplog):
@@ -124,7 +125,7 @@ def test_a_broken_file_is_put_aside_and_said(tmp_path, caplog):
 
 
 def test_a_disk_that_is_full_ends_nothing(tmp_path, profile, caplog):
-    watch = Watch(tmp_path / "gone", lambda model: AlarmSettings(), memory=None, clock=lambda: 0.0)
+    watch = Watch(tmp_path / "gone", lambda model: AlarmSettings(), hold=None, memory=None, clock=lambda: 0.0)
     with caplog.at_level(logging.ERROR):
         watch.save()
     assert "the alarms' state cannot be saved" in caplog.text
