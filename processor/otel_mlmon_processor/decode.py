@@ -27,6 +27,7 @@ from otel_mlmon_processor.point_values import (
     DEFAULT_LIMITS,
     DecodeLimits,
     MalformedError,
+    TooManyPointsError,
     UnreadablePointError,
     check_cells,
     read_attributes,
@@ -55,7 +56,16 @@ from otel_mlmon_processor.points import (
 from otel_mlmon_processor.reasons import Ignored, Reason, Unusable
 from otel_mlmon_processor.wire import MetricsRequest
 
-__all__ = ["METRICS", "NOT_ML", "OURS", "MalformedError", "decode_logs", "decode_metrics", "decode_traces"]
+__all__ = [
+    "METRICS",
+    "NOT_ML",
+    "OURS",
+    "MalformedError",
+    "TooManyPointsError",
+    "decode_logs",
+    "decode_metrics",
+    "decode_traces",
+]
 
 _COMMON_BYTES: Final = 4096  # of a resource and a scope that are kept
 NO_RECORDED_VALUE: Final = 1  # a flag of OTLP: the point says only that its stream has ended
@@ -106,7 +116,7 @@ def decode_metrics(body: bytes, limits: DecodeLimits = DEFAULT_LIMITS, forms: Fo
         forms: what is known of messages that come again, and learnt here; those of one limits only.
 
     Raises:
-        MalformedError: the bytes are not such a request.
+        MalformedError: the bytes are not such a request, or (TooManyPointsError) it holds too much.
     """
     messages = split(body) if forms is not None else None
     if forms is None or messages is None:
@@ -119,6 +129,7 @@ def decode_metrics(body: bytes, limits: DecodeLimits = DEFAULT_LIMITS, forms: Fo
         if known is None:
             batch = _read_in_full(body[tag:end], limits)
             tally.add(batch)
+            tally.check(limits)
             groups += batch.groups
             if len(batch.groups) == 1 and not batch.refused and "no_recorded_value" not in batch.ignored:
                 forms.learn(message, batch.groups[0].points, batch.items, batch.ignored)
@@ -127,6 +138,7 @@ def decode_metrics(body: bytes, limits: DecodeLimits = DEFAULT_LIMITS, forms: Fo
         producer = _find_producer(resource, scope, limits)
         tally.items += block.form.items
         tally.ignored.update(block.form.ignored)
+        tally.check(limits)
         if producer is None:
             tally.refuse("identity", len(block.form.points))
         else:
@@ -139,6 +151,8 @@ def _read_in_full(body: bytes, limits: DecodeLimits) -> Batch:
         batch = _read_metrics(body, limits)
         if not batch.refused:
             return batch
+    except TooManyPointsError:
+        raise
     except MalformedError:
         pass
     # Protobuf has more than one spelling of packed numbers; `wire` reads the one that all known encoders write.
@@ -219,6 +233,12 @@ class _Tally:
     def ignore(self, reason: Ignored, items: int) -> None:
         self.ignored[reason] += items
 
+    def check(self, limits: DecodeLimits) -> None:
+        """Refuse a request of too many points."""
+        points = self.items - self.ignored[NOT_ML] - self.ignored["unused"]
+        if points > limits.points:
+            raise TooManyPointsError(f"a request may hold {limits.points} points of our metrics")
+
     def add(self, batch: Batch) -> None:
         self.items += batch.items
         self.refused.update(batch.refused)
@@ -246,6 +266,7 @@ def _read_metric(metric: Any, points: list[Point], tally: _Tally, limits: Decode
     if name not in METRICS:
         tally.ignore("unused" if name in OURS else NOT_ML, len(held))
         return
+    tally.check(limits)
     try:
         read, temporality = _reader(metric, data)
     except UnreadablePointError as error:

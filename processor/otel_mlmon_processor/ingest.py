@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -22,7 +24,14 @@ import grpc
 from otel_mlmon import semconv
 from otel_mlmon.profile.document import Profile
 from otel_mlmon_processor.batch import Batch
-from otel_mlmon_processor.decode import NOT_ML, MalformedError, decode_logs, decode_metrics, decode_traces
+from otel_mlmon_processor.decode import (
+    NOT_ML,
+    MalformedError,
+    TooManyPointsError,
+    decode_logs,
+    decode_metrics,
+    decode_traces,
+)
 from otel_mlmon_processor.fold import Fold, FormatError
 from otel_mlmon_processor.fold_settings import FoldSettings
 from otel_mlmon_processor.forms import Forms
@@ -228,10 +237,11 @@ class Ingest:
     def _recover(self, settings: FoldSettings | None, parse: Callable[[bytes], Profile]) -> tuple[Fold, int, int]:
         checkpoint, entries = self._journal.recover()
         seq, count = checkpoint.seq if checkpoint else 0, 0
+        limits = replace(self.settings.limits, points=sys.maxsize)  # what was acknowledged is taken
         try:
             fold = Fold.load(checkpoint.body, settings, parse) if checkpoint else Fold(settings, parse)
             for entry in entries:
-                _apply(fold, entry.received_ns, _decode(entry.signal, entry.body, self.settings.limits, self._forms))
+                _apply(fold, entry.received_ns, _decode(entry.signal, entry.body, limits, self._forms))
                 seq, count = entry.seq, count + 1
         except (FormatError, MalformedError) as error:
             raise JournalError(f"{self.path}: {error}") from error
@@ -301,7 +311,8 @@ class Ingest:
         try:
             batch = _decode(request.signal, request.body, self.settings.limits, self._forms)
         except MalformedError as error:
-            request.answer = RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "malformed", str(error))
+            reason: Refusal = "too_many_points" if isinstance(error, TooManyPointsError) else "malformed"
+            request.answer = RefusedError(grpc.StatusCode.INVALID_ARGUMENT, reason, str(error))
         except Exception as error:  # in our own code: whoever waits must be told, and the thread must live
             _LOG.exception("a request could not be read")
             request.answer = RefusedError(grpc.StatusCode.INTERNAL, _INTERNAL, f"could not be read: {error!r}")

@@ -26,9 +26,10 @@ _COMMON_ATTRIBUTES: Final = 16_384
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """Sizes above which a point is refused.
+    """Sizes above which a point is refused, or a request of too many.
 
     Args:
+        points: of a request, those of our metrics; they are read and folded one by one while all others wait.
         cells: of a histogram.
         attributes: of a point.
         text: characters of an attribute's name or value.
@@ -36,6 +37,7 @@ class DecodeLimits:
         profile_parts: parts of a profile.
     """
 
+    points: int = 100_000
     cells: int = 4096
     attributes: int = 32
     text: int = 1024
@@ -48,6 +50,10 @@ DEFAULT_LIMITS: Final = DecodeLimits()
 
 class MalformedError(ValueError):
     """The bytes are not a request of their signal."""
+
+
+class TooManyPointsError(MalformedError):
+    """A request has more points than it may have."""
 
 
 class UnreadablePointError(Exception):

@@ -21,6 +21,7 @@ Refusal: TypeAlias = Literal[
     "storage",
     "too_large",
     "too_many_messages",
+    "too_many_points",
     "wrong_token",
 ]
 

@@ -129,6 +129,7 @@ DECODE, CAPS = DecodeLimits(), Caps()
     [
         ("too_many_messages", MOST_MESSAGES),
         ("too_many_messages", JSON_MESSAGES),
+        ("too_many_points", DECODE.points),
         ("too_large", MESSAGE_BYTES >> 20),
         ("too_large", JSON_BYTES >> 20),
         ("identity", DECODE.text),

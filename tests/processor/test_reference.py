@@ -54,7 +54,9 @@ class Replay:
             last = self.time - 3_600
             self.wait(lambda last=last: self.value("ml_window_end_seconds") >= last, "the evaluation")
             now = time.time()  # and the next one looks at the windows
-            self.wait(lambda now=now: self.value("mlmon_processor_evaluation_end_seconds") >= now, "the next evaluation")
+            self.wait(
+                lambda now=now: self.value("mlmon_processor_evaluation_end_seconds") >= now, "the next evaluation"
+            )
 
     def value(self, name: str) -> float:
         return next((value for _, value in self.server.samples(name)), -1.0)

@@ -14,7 +14,14 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
-from otel_mlmon_processor.decode import MalformedError, decode_logs, decode_metrics, decode_traces
+from otel_mlmon_processor.decode import (
+    MalformedError,
+    TooManyPointsError,
+    decode_logs,
+    decode_metrics,
+    decode_traces,
+)
+from otel_mlmon_processor.forms import Forms
 from otel_mlmon_processor.point_values import DecodeLimits
 from otel_mlmon_processor.points import CUMULATIVE, DELTA
 
@@ -298,3 +305,20 @@ def test_limits_can_be_set(otlp):
     sender = otlp.Sender()
     body = sender.request(sender.histogram([1, 2, 3, 4], 0, 1))
     assert decode_metrics(body, DecodeLimits(cells=3)).refused == {"too_many_cells": 1}
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["new", "come again"])
+@pytest.mark.parametrize("parts", [1, 3], ids=["one process", "three processes"])
+def test_points_of_a_request_are_limited_those_of_others_do_not_count(otlp, known, parts):
+    def make(points: int) -> bytes:
+        sender = otlp.Sender()
+        metrics = [sender.count(1, 0, 1, labels={"ml.feature.name": str(i)}) for i in range(points)]
+        others = [sender.count(1, 0, 1, name=name) for name in ("http.server.requests", "ml.feature.drift") * 10]
+        return sender.request(*metrics, *others)
+
+    forms, limits = Forms() if known else None, DecodeLimits(points=3)
+    for _ in range(3 * known):
+        decode_metrics(make(3 // parts), limits, forms)
+    assert decode_metrics(make(3 // parts) * parts, limits, forms).items == 3 + 20 * parts
+    with pytest.raises(TooManyPointsError, match="a request may hold 3 points"):
+        decode_metrics(make(3 // parts) * parts + make(1), limits, forms)

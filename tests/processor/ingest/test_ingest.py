@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from otel_mlmon_processor.fold_settings import FoldSettings
 from otel_mlmon_processor.ingest import Ingest, IngestSettings, RefusedError
 from otel_mlmon_processor.journal import JournalError
+from otel_mlmon_processor.point_values import DecodeLimits
 
 from otel_mlmon import semconv
 
@@ -207,6 +208,22 @@ def _is_closing(ingest):
     except RefusedError as refused:
         return refused.reason == "closing"
     return False
+
+
+def test_a_request_of_too_many_points_is_refused_and_what_was_acknowledged_is_taken_up(otlp, tmp_path):
+    sender, few = otlp.Sender(), IngestSettings(limits=DecodeLimits(points=1))
+    body = sender.request(sender.count(4, 0, 1), sender.count(4, 1, 2))
+    ingest = Ingest(tmp_path / "live")
+    ingest.submit(METRICS, body)
+    shutil.copytree(tmp_path / "live", tmp_path / "killed")
+    ingest.close()
+    again = Ingest(tmp_path / "killed", settings=few)
+    assert (again.recovered, seen(again, otlp)) == (1, 8)
+    with pytest.raises(RefusedError, match="a request may hold 1 points") as refused:
+        again.submit(METRICS, body)
+    assert (refused.value.code, refused.value.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "too_many_points")
+    assert again.counters().refused == {(METRICS, "too_many_points"): 1}
+    again.close()
 
 
 def test_a_mistake_of_ours_in_one_request_stops_no_other(otlp, tmp_path, caplog):
