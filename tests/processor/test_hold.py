@@ -1,4 +1,4 @@
-"""Alarms look at a window once, and whole: however exports are cut, and whenever it is evaluated between their parts."""
+"""Alarms look at a window once, and whole: however exports are cut, and whenever one looks between their parts."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def draw(rng, first: int, minutes: int, mean: float = 0.0) -> pd.DataFrame:
 def test_drift_fires_and_a_stationary_feature_beside_it_does_not(start, watch, monkeypatch, wait):
     rng, minute = np.random.default_rng(73), int(time.time() // 60) - 200
     profile = Profile.build(draw(rng, minute - 1_000, 1_000), model="m", version="1", time_column="time")
-    processor = start.processor(settings="evaluate: {interval: 100ms}\n")
+    processor = start.processor(settings="window: {hold: 1s}\nevaluate: {interval: 100ms}\n")
     prometheus = watch.prometheus(processor, **{"for": "0s"})  # else after ten minutes
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{processor.otlp}")
     monitor = Monitor(profile)
