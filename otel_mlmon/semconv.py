@@ -41,6 +41,7 @@ ML_PRODUCER_INCARNATION: Final = "ml.producer.incarnation"
 # What was measured.
 ML_DRIFT_MEASURE: Final = "ml.drift.measure"
 ML_ALARM_STATE: Final = "ml.alarm.state"
+ML_ALARM_TEXT: Final = "ml.alarm.text"
 ML_PREDICTION_SIGNAL: Final = "ml.prediction.signal"
 ML_QUALITY_MEASURE: Final = "ml.quality.measure"
 ML_CELL_UPPER_BOUND: Final = "ml.cell.upper_bound"
@@ -249,6 +250,12 @@ METRIC_ML_ALARM_REFUSED: Final = Metric(
     "gauge",
     "{flag}",
     "1 where what is normal is not learnt for want of memory; then there is no budget.",
+)
+METRIC_ML_ALARM_START: Final = Metric(
+    "ml.alarm.start",
+    "gauge",
+    "s",
+    "While an alarm is on, begin of what its variables rest on (five at most, the largest share first when it was told), seconds since 1970.",
 )
 METRIC_ML_DRIFT_TOLERANCE: Final = Metric(
     "ml.drift.tolerance",

@@ -16,7 +16,7 @@ from otel_mlmon_processor.pack import PackError, pack, unpack
 
 _LOG = logging.getLogger(__name__)
 FILE: Final = "alarms.state"
-VERSION: Final = 3
+VERSION: Final = 4
 
 
 class AlarmStore:

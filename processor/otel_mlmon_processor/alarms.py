@@ -84,6 +84,7 @@ class ModelAlarms:
         }
         self._episodes = Episodes(muted)
         self._raised: list[int] = []
+        self._words: dict[int, str] = {}  # of the variables of the alarm, as its newest event said them
         self._known: list[Calibration | None] = []  # those that the scanner goes by
         self._used: NDArray[np.intp] = np.zeros(0, np.intp)  # places of the variables that it looks at
         self._learner: Learner | None = None
@@ -160,6 +161,9 @@ class ModelAlarms:
             hits, looked = self._look(window.number, read), np.flatnonzero(read.seen).tolist()
             events += self._episodes.advance(window.number, hits, looked)
             self._hold()
+        for event in events:
+            suspects = () if event.kind == "clear" else event.episode.suspects
+            self._words = {s.variable: say_hit(s.hit, self._namings[s.variable]) for s in suspects}
         self._raised += [event.window for event in events if event.kind == "raise"]
         self._raised = [window for window in self._raised if window > self.next - PERIOD]
         return [AlarmEvent(event.kind, (event.window + 1) * MINUTE, self._tell(event.episode)) for event in events]
@@ -215,6 +219,7 @@ class ModelAlarms:
                 s.hit.evidence,
                 s.hit.lower,
                 s.hit.scale,
+                s.since * MINUTE,
             )
             for s, share in zip(episode.suspects, episode.shares, strict=True)
         )
@@ -233,6 +238,7 @@ class ModelAlarms:
             variables=frozenset(self._keys),
             raised=len(self._raised),
             budget=self._settings.budget,
+            words={self._keys[place]: text for place, text in self._words.items()},
         )
 
     def dump(self) -> dict[str, Any]:
@@ -241,6 +247,7 @@ class ModelAlarms:
         return {
             "next": self.next,
             "raised": self._raised,
+            "words": list(self._words.items()),
             "episodes": self._episodes.dump(),
             "scanner": None if self._scanner is None else flatten(self._scanner.dump()),
             "learner": None if learner is None else learner.dump(),
@@ -251,6 +258,7 @@ class ModelAlarms:
     def load(self, plain: Mapping[str, Any]) -> None:
         """What `dump` gave, of the same profile and settings."""
         self.next, self._raised = plain["next"], list(plain["raised"])
+        self._words = dict(plain["words"])
         self._episodes.load(plain["episodes"])
         if plain["learner"] is not None and self._learner is not None:
             self._learner.load(plain["learner"])

@@ -289,20 +289,32 @@ class Processor:
                 exporter.tell(key, event)
 
     def _say(self, model: ModelState) -> None:
-        """One line for each model that is new, and for each change of what is wrong with it."""
+        """One line for each model that is new, and for each change of what is told of its sliding window.
+
+        A warning where it decides; under a budget `_tell` warns.
+        """
         key = model.view.key
         name = f"{key.model} {key.version}".strip()
         if key not in self._said:
             _LOG.info("model seen: %s of %s%s", name, key.service, "" if model.profile else ", without a profile yet")
-        before, after = self._said.get(key, ()), tuple(f"{f.label} ({f.kind})" for f in model.findings)
+        before, after = self._said.get(key, ()), tuple(f"{f.label} ({f.kind})" for f in model.told)
         raised, cleared = Counter(after) - Counter(before), Counter(before) - Counter(after)
         if raised:
-            new = [str(finding) for finding in model.findings if f"{finding.label} ({finding.kind})" in raised]
+            new = [str(finding) for finding in model.told if f"{finding.label} ({finding.kind})" in raised]
             more = f"; and {len(new) - SAID} more" if len(new) > SAID else ""
-            _LOG.warning("changed: %s: %s%s", name, "; ".join(new[:SAID]), more)
+            level, said = _weigh(model)
+            _LOG.log(level, "%s: %s: %s%s", said, name, "; ".join(new[:SAID]), more)
         if cleared:
             _LOG.info("as before again: %s: %s", name, ", ".join(cleared))
         self._said[key] = after
+
+
+def _weigh(model: ModelState) -> tuple[int, str]:
+    """Level and first words of what differs over the sliding window."""
+    alarms = model.alarms
+    if alarms is None or alarms.refused:
+        return logging.WARNING, "changed"
+    return logging.INFO, "over the sliding window" if alarms.active else "no alarm; differs from the profile"
 
 
 def _with_port(address: str, port: int) -> str:

@@ -169,7 +169,7 @@ def show_rows(console: Console, rows: list[Row], changed: float, *, features: bo
     for row in rows:
         shown = row.shown
         learnt = "-" if row.phase == "calibrated" else "reference, null" if _is_surveyed(row) else "null"
-        phase = f"the newest {shown['rolling']} days" if row.phase == "rolling" else _PHASES[row.phase]
+        phase = _say_phase(row.phase, shown)
         first = shown.get("span", [-1])[0]
         began = datetime.fromtimestamp(first * 3600, timezone.utc).strftime("%Y-%m-%d") if first >= 0 else "-"
         size = f"{shown['size'] / 1e6:.1f} MB" if shown.get("size") else "-"
@@ -180,6 +180,14 @@ def show_rows(console: Console, rows: list[Row], changed: float, *, features: bo
     for row in rows if features else []:
         if row.shown:
             console.print(_list_features(row))
+
+
+def _say_phase(phase: str, shown: dict[str, Any]) -> str:
+    days = shown.get("rolling", 0)
+    if phase != "rolling":
+        return f"{_PHASES[phase]}; then the newest {days} days" if days else _PHASES[phase]
+    newest = f"the newest {days} days"
+    return newest if shown["days"] >= LEAST_DAYS else f"fixed until {LEAST_DAYS} days are learnt; then {newest}"
 
 
 def _is_surveyed(row: Row) -> bool:

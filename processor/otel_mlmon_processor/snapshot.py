@@ -54,6 +54,17 @@ class ModelState:
         """Rows in the sliding window, as seen by its fullest variable."""
         return max((counts.seen for counts in self.view.window.values()), default=0)
 
+    @property
+    def told(self) -> tuple[Finding, ...]:
+        """What people are told of the sliding window.
+
+        All where it decides, or where it is not yet known what is normal; else what is part of an alarm.
+        """
+        alarms = self.alarms
+        if alarms is None or alarms.refused or alarms.phase == "learning":
+            return self.findings
+        return tuple(f for f in self.findings if (f.role, f.name) in alarms.active)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:

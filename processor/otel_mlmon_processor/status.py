@@ -40,6 +40,7 @@ from otel_mlmon_processor.security import read_tokens
 
 URL: Final = "http://127.0.0.1:9464/metrics"
 SECONDS: Final = 2.0
+SHOWN: Final = 2  # variables of an alarm in a sentence
 
 Model = tuple[str, ...]  # service namespace, service, environment, model, version
 Variable = tuple[str, str]  # role, name
@@ -51,6 +52,8 @@ class Seen:
 
     values: dict[str, float] = field(default_factory=dict)
     alarms: dict[Variable, float] = field(default_factory=dict)
+    words: dict[Variable, tuple[str, float]] = field(default_factory=dict)  # of an alarm, and since when
+    evidence: dict[Variable, float] = field(default_factory=dict)
     insufficient: set[Variable] = field(default_factory=set)
     drift: dict[Variable, dict[str, float]] = field(default_factory=dict)
     quality: dict[Variable, dict[str, float]] = field(default_factory=dict)
@@ -77,25 +80,31 @@ class Seen:
         """One sentence."""
         if not self.alarms and not self.insufficient:
             return "no reference: counts only"
+        if self.words:
+            since = say_time(min(since for _, since in self.words.values()))
+            parts = [f"{label_of(*variable)}: {text}" for variable, (text, _) in self.words.items()][:SHOWN]
+            more = sum(map(bool, self.alarms.values())) - len(parts)
+            return f"ALARM since {since}: {'; '.join(parts)}" + (f"; and {more} more" if more > 0 else "")
         findings = self.findings()
-        if self.changed and not findings:  # too short to show in the sliding window
-            return "changed within minutes, see alarms"
         said = say_model(findings, bool(self.alarms))
-        return f"differs from the profile: {said}" if findings and not self.changed else said
+        return f"no alarm; differs from the profile: {said}" if findings and not self.changed else said
 
     def say_alarms(self) -> str:
-        """Which are on, and how much of the budget is spent."""
+        """What decides whether there is an alarm, and how much of the budget is spent."""
         budget = self.values.get(semconv.METRIC_ML_ALARM_BUDGET.name)
         if budget is None:
             refused = self.values.get(semconv.METRIC_ML_ALARM_REFUSED.name)
-            return "no budget: not learnt, for want of memory" if refused else "no budget"
-        on = [label_of(role, name) for (role, name), alarm in sorted(self.alarms.items()) if alarm]
+            return "sliding window: not learnt, for want of memory" if refused else "sliding window"
         raised = self.values.get(semconv.METRIC_ML_ALARM_RAISED.name, 0.0)
-        spent = f"{raised:.0f} in 30 days, {budget:g} allowed"
+        return f"budget: {raised:.0f} of {budget:g} spent in 30 days; {self._say_phase()}"
+
+    def _say_phase(self) -> str:
+        days = f"{self.values.get(semconv.METRIC_ML_ALARM_LEARNT.name, 0.0):.0f}"
         if self.learning:
-            days = self.values.get(semconv.METRIC_ML_ALARM_LEARNT.name, 0.0)
-            spent = f"learning, {days:.0f} of {LEAST_DAYS} days; {spent}"
-        return f"ON: {', '.join(on)}; {spent}" if on else spent
+            return f"learning, {days} of {LEAST_DAYS} days"
+        if self.values.get(semconv.METRIC_ML_ALARM_LEARNING.name):
+            return f"provisional, from {days} days"
+        return "calibrated" if days == "0" else f"learnt from {days} days"
 
     def findings(self) -> tuple[Finding, ...]:
         """What is wrong, ranked as the processor does."""
@@ -166,6 +175,10 @@ def _read_variable(seen: Seen, family: str, labels: Mapping[str, str], value: fl
     measure = labels.get(label(semconv.ML_DRIFT_MEASURE), "") or labels.get(label(semconv.ML_QUALITY_MEASURE), "")
     if family == prometheus_name(semconv.METRIC_ML_DRIFT_ALARM):
         seen.alarms[variable] = value
+    elif family == prometheus_name(semconv.METRIC_ML_ALARM_START):
+        seen.words[variable] = labels.get(label(semconv.ML_ALARM_TEXT), ""), value
+    elif family == prometheus_name(semconv.METRIC_ML_DRIFT_EVIDENCE):
+        seen.evidence[variable] = value
     elif family == prometheus_name(semconv.METRIC_ML_DRIFT_INSUFFICIENT):
         seen.insufficient.add(variable)
     elif family == prometheus_name(semconv.METRIC_ML_DRIFT_REPLICA):
@@ -186,39 +199,48 @@ def _plain(text: str) -> str:
     return escape(printable(text))
 
 
+def say_time(seconds: float) -> str:
+    """To the minute, UTC."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M")
+
+
 def render(models: Mapping[Model, Seen]) -> RenderableType:
-    """A table of the models, and one for each of what is wrong."""
-    budgeted = any(semconv.METRIC_ML_ALARM_BUDGET.name in seen.values for seen in models.values())
-    columns = ["model", "version", "service", "replicas", "rows", "window until", "alarms"]
-    table = Table(*columns[: 7 if budgeted else 6], "what has changed")
-    details: list[RenderableType] = []
-    for (_, service, _, name, version), seen in sorted(models.items()):
-        findings = seen.findings()
-        value = seen.values
-        end = value.get(semconv.METRIC_ML_WINDOW_END.name)
-        until = datetime.fromtimestamp(end, timezone.utc).strftime("%Y-%m-%d %H:%M") if end else "-"
-        count = (
-            f"{value.get(metric.name, 0):.0f}"
-            for metric in (semconv.METRIC_ML_MODEL_REPLICAS, semconv.METRIC_ML_WINDOW_ROWS)
-        )
-        said = seen.say()
-        colour = "red" if seen.changed else "green" if seen.alarms else "yellow"
-        alarms = (seen.say_alarms(),) if budgeted else ()
-        table.add_row(*map(_plain, (name, version, service, *count, until, *alarms)), f"[{colour}]{_plain(said)}[/]")
-        if findings:
-            inner = Table(
-                "feature or output",
-                "what",
-                "at least (D)",
-                title=_plain(f"{name} {version} of {service}"),
-                title_justify="left",
-            )
-            for finding in findings:
-                inner.add_row(_plain(finding.label), _plain(finding.text), f"{finding.size:.3g}")
-            details.append(inner)
+    """A table of the models, and one for each of what is wrong. Nothing is cut: what is too wide wraps."""
     if not models:
         return "no model has sent anything yet"
+    table = _make_table("model", "replicas", "rows", "until (UTC)", "decided by", "what has changed")
+    details: list[RenderableType] = []
+    for (_, service, _, name, version), seen in sorted(models.items()):
+        end = seen.window_end
+        count = (
+            f"{seen.values.get(metric.name, 0):.0f}"
+            for metric in (semconv.METRIC_ML_MODEL_REPLICAS, semconv.METRIC_ML_WINDOW_ROWS)
+        )
+        colour = "red" if seen.changed else "green" if seen.alarms else "yellow"
+        called = f"{name} {version}".strip() + f" of {service}"
+        cells = (called, *count, say_time(end) if end else "-", seen.say_alarms())
+        table.add_row(*map(_plain, cells), f"[{colour}]{_plain(seen.say())}[/]")
+        if seen.words or seen.findings():
+            details += [_plain(called), _list_details(seen)]
     return Group(table, *details)
+
+
+def _list_details(seen: Seen) -> Table:
+    """What the alarm says, then what the sliding window shows of the same."""
+    table = _make_table("feature or output", "what has changed", "said by", "at least (D)")
+    for variable, (text, since) in seen.words.items():
+        said_by = f"alarm since {say_time(since)}, evidence {seen.evidence.get(variable, 0.0):.2g}"
+        table.add_row(*map(_plain, (label_of(*variable), text, said_by)), "")
+    for finding in seen.findings():
+        table.add_row(_plain(finding.label), _plain(finding.text), "sliding window", f"{finding.size:.3g}")
+    return table
+
+
+def _make_table(*names: str) -> Table:
+    table = Table()
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
 
 
 def make_request(url: str, token: Path | None = None) -> urllib.request.Request:
@@ -277,7 +299,10 @@ def read_models_of(request: urllib.request.Request, context: ssl.SSLContext) -> 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `status`."""
-    parser.epilog = "exit status: 0 nothing has changed, 1 something has, 2 the processor does not answer"
+    parser.epilog = (
+        "exit status: 0 no alarm is on, 1 one is, 2 the processor does not answer. Under a budget the alarm decides; "
+        "what else differs from the profile is shown while it is being learnt what is normal, and is none."
+    )
     parser.add_argument("--url", default=URL, help=f"of the processor's metrics ({URL})")
     parser.add_argument("--watch", action="store_true", help=f"show it again every {SECONDS:g} s, until Ctrl-C")
     parser.add_argument("--token", type=Path, metavar="FILE", help="a bearer token")
@@ -287,7 +312,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show it; exit status 1 where something has changed."""
+    """Show it; exit status 1 where an alarm is on."""
     console = Console()
     request, context = make_request(args.url, args.token), make_context(args.ca, args.certificate, args.key)
     models = read_models_of(request, context)

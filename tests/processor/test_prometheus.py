@@ -160,10 +160,11 @@ def model(views):
 
 def alarms_of(state) -> AlarmState:
     """An alarm of all variables."""
-    suspects = tuple(Suspect(key, "mean up 1 sd", 0.1, 2.0, 0.5, 5) for key in state.variables)
+    suspects = tuple(Suspect(key, "mean up 1 sd", 0.1, 2.0, 0.5, 5, 0.0) for key in state.variables)
     alarm = Alarm(60.0, 0.0, "all", suspects)
     every = frozenset(state.variables)
-    return AlarmState("calibrated", 0, alarm, every, every, 1, 1.0)
+    words = {suspect.variable: suspect.text for suspect in suspects}
+    return AlarmState("calibrated", 0, alarm, every, every, 1, 1.0, words)
 
 
 # ---------------------------------------------------------------- names
@@ -354,7 +355,7 @@ def numbers_of_series(state, profile, **options):
     allowed = {}
     for variable in profile.plan.variables:
         labels = getattr(variable.axis, "labels", ())
-        allowed[variable.name] = 45 + len(labels)
+        allowed[variable.name] = 46 + len(labels) + 1  # the words of an alarm, of five at most
         assert set(labels) >= ({OTHER, UNSEEN} if labels else set())
     return features, outputs, model, allowed
 
@@ -362,6 +363,7 @@ def numbers_of_series(state, profile, **options):
 @pytest.mark.parametrize("replicas", [1, 4, 50])
 def test_series_are_bounded_while_everything_alarms(views, replicas):
     state, profile = alarming(views, numbers=35, categories=5, replicas=replicas)
+    state = dataclasses.replace(state, alarms=alarms_of(state))
     assert sum(bool(one.alarm) for one in state.variables.values()) == 42
     features, outputs, model, allowed = numbers_of_series(state, profile)
     assert len(features) == 40
@@ -370,7 +372,33 @@ def test_series_are_bounded_while_everything_alarms(views, replicas):
     assert sum(model.values()) <= 60, model  # of a model of which one method is called
     categories = sum(len(getattr(variable.axis, "labels", ())) for variable in profile.plan.variables)
     total = sum(features.values()) + sum(outputs.values()) + sum(model.values())
-    assert total <= 45 * (len(features) + len(outputs)) + categories + 60  # as docs/processor.md says
+    assert total <= 46 * (len(features) + len(outputs)) + categories + 65  # as docs/processor.md says
+
+
+def test_the_words_of_an_alarm_are_of_the_first_five_that_have_not_calmed_down(views):
+    """In the order in which they were told, with since when; none once it is over."""
+    state, _ = alarming(views)
+    alarms = alarms_of(state)
+    told = list(alarms.words)
+    suspects = tuple(
+        dataclasses.replace(s, since=60.0 * told.index(s.variable)) for s in reversed(alarms.alarm.suspects)
+    )
+    alarms = dataclasses.replace(
+        alarms,
+        alarm=dataclasses.replace(alarms.alarm, suspects=suspects),
+        active=alarms.active - {told[1]},
+        words={key: f"words of {key.name or key.role}" for key in told},
+    )
+
+    def shown(alarms):
+        families = read([dataclasses.replace(state, alarms=alarms)])
+        samples = [s for s in samples_of(families) if s.name == "ml_alarm_start_seconds"]
+        return [(s.labels["ml_alarm_text"], s.value) for s in samples]
+
+    left = [key for key in told if key != told[1]][:5]
+    assert len(told) > 6
+    assert shown(alarms) == [(f"words of {key.name or key.role}", 60.0 * told.index(key)) for key in left]
+    assert shown(dataclasses.replace(alarms, alarm=None, active=frozenset(), words={})) == []
 
 
 def test_the_number_of_replicas_changes_no_number_of_series(views):

@@ -103,6 +103,7 @@ def test_what_is_normal_is_learnt_frozen_rolled_and_reset_over_restarts(real, wa
     replay.server = second
     assert list((data / FOLDER).iterdir()) == []
     assert [plain["alarms"]["shown"]["rolling"] for plain in AlarmStore(data).read().values()] == [21]
+    assert "7 days are needed; then the newest 21 days" in command("reference", "show", data).stdout
     replay.send(4.9)
     assert (replay.value("ml_alarm_learning"), replay.value("ml_alarm_learnt")) == (0, 7)
     done = command("reference", "freeze", data, "m", "--version", "1", "--service", "svc")
@@ -120,7 +121,7 @@ def test_what_is_normal_is_learnt_frozen_rolled_and_reset_over_restarts(real, wa
         lambda: [labels["ml_feature_name"] for labels, value in third.samples("ml_drift_alarm") if value] == ["x"], "x"
     )
     assert command("reference", "roll", data, "m", "--days", "7").stdout == "roll of m 1 of svc: done\n"
-    assert "the newest 7 days" in command("reference", "show", data, "m").stdout
+    assert "fixed until 7 days are learnt; then the newest 7 days" in command("reference", "show", data, "m").stdout
     assert command("reference", "reset", data, "m").stdout == "reset of m 1 of svc: done\n"
     wait(lambda: (replay.value("ml_alarm_learning"), replay.value("ml_alarm_learnt")) == (1, 0), "the new beginning")
     monitor.close()

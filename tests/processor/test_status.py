@@ -70,25 +70,26 @@ def test_it_shows_models_verdicts_and_how_much(running, status, wait, monkeypatc
     wait(lambda: len(running.samples("ml_drift_alarm")) == 2, "the first verdict")
     done = status(url)
     assert done.returncode == 0  # nothing has changed
-    (line,) = [line for line in done.stdout.splitlines() if " quiet " in line]
+    (line,) = [line for line in done.stdout.splitlines() if "of quiet " in line]
     assert [cell.strip() for cell in line.strip("│").split("│")] == [
-        "flights", "3", "quiet", "1", "1000", "2025-01-01 00:00", "nothing has changed",
+        "flights 3 of quiet", "1", "1000", "2025-01-01 00:00", "sliding window", "nothing has changed",
     ]  # fmt: skip
-    (line,) = [line for line in done.stdout.splitlines() if " none " in line]
+    (line,) = [line for line in done.stdout.splitlines() if "of none " in line]
     assert "no reference: counts only" in line
 
     send(profile, "bad", bad)
     wait(lambda: len(running.samples("ml_drift_alarm")) == 4, "the second verdict")
     done = status(url)
     assert done.returncode == 1  # something has
-    (line,) = [line for line in done.stdout.splitlines() if "│ bad " in line]
+    (line,) = [line for line in done.stdout.splitlines() if "of bad " in line and "│" in line]
     said = line.strip("│").split("│")[-1].strip()
     assert said == "wind: missing 0 % -> 25 %; km: mean up 1 sd"
     details = [
         [cell.strip() for cell in line.strip("│").split("│")] for line in done.stdout.splitlines() if "│" in line
     ]
-    assert ["wind", "missing 0 % -> 25 %"] in [cells[:2] for cells in details]
-    assert ["km", "mean up 1 sd"] in [cells[:2] for cells in details]
+    assert ["wind", "missing 0 % -> 25 %", "sliding window"] in [cells[:3] for cells in details]
+    assert ["km", "mean up 1 sd", "sliding window"] in [cells[:3] for cells in details]
+    assert "WARNING changed: flights 3: wind: missing" in running.log.read_text()
     assert "flights 3 of bad" in done.stdout
     for monitor in monitors:
         monitor.close()
@@ -142,6 +143,60 @@ def test_hostile_names_reach_no_terminal_and_are_no_markup():
     assert "\x1b" not in shown
     assert "\u202e" not in shown
     assert "distribution changed" in shown
+
+
+def show(text: str, width: int) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, force_terminal=False).print(render(read_models(text)))
+    return out.getvalue()
+
+
+ABOUT = 'ml_model_name="flights_of_the_year_2013",ml_model_version="2013-04",service_name="unknown_service:python"'
+ALARM = f"""
+ml_alarm_budget{{{ABOUT}}} 1
+ml_alarm_raised{{{ABOUT}}} 1
+ml_alarm_learning{{{ABOUT}}} LEARNING
+ml_alarm_learnt{{{ABOUT}}} DAYS
+ml_drift_tolerance{{{ABOUT}}} 0.005
+ml_drift_alarm{{{ABOUT},ml_feature_name="wind_speed"}} 1
+ml_drift_evidence{{{ABOUT},ml_feature_name="wind_speed"}} 4.24
+ml_alarm_start_seconds{{{ABOUT},ml_feature_name="wind_speed",ml_alarm_text="missing 0.2 % -> 4.1 %"}} {DAY}
+ml_drift_alarm{{{ABOUT},ml_prediction_signal="score"}} 1
+ml_drift_evidence{{{ABOUT},ml_prediction_signal="score"}} 1.5
+ml_alarm_start_seconds{{{ABOUT},ml_prediction_signal="score",ml_alarm_text="mean up 0.31 sd"}} {DAY + 3600}
+"""
+
+
+@pytest.mark.parametrize(
+    ("learning", "days", "said"),
+    [
+        (1, 3, "learning, 3 of 7 days"),
+        (1, 8, "provisional, from 8 days"),
+        (0, 14, "learnt from 14 days"),
+        (0, 0, "calibrated"),
+    ],
+)
+def test_an_alarm_is_said_in_its_own_words_with_since_when_and_what_is_left_of_the_budget(learning, days, said):
+    shown = show(ALARM.replace("LEARNING", str(learning)).replace("DAYS", str(days)), 300)
+    assert f"budget: 1 of 1 spent in 30 days; {said}" in shown
+    assert (
+        "ALARM since 2025-01-01 00:00: wind_speed: missing 0.2 % -> 4.1 %; prediction score: mean up 0.31 sd" in shown
+    )
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in shown.splitlines() if "│" in line]
+    assert ["wind_speed", "missing 0.2 % -> 4.1 %", "alarm since 2025-01-01 00:00, evidence 4.2", ""] in rows
+    assert ["prediction score", "mean up 0.31 sd", "alarm since 2025-01-01 01:00, evidence 1.5", ""] in rows
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_in_a_narrow_terminal_words_wrap_and_none_is_cut(width):
+    shown = show(ALARM.replace("LEARNING", "1").replace("DAYS", "3"), width)
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+    columns = [line.strip("│").split("│") for line in shown.splitlines() if line.count("│") == 7]
+    words = ["".join(cells[place].strip() for cells in columns) for place in (0, 5)]
+    assert words[0].replace(" ", "") == "flights_of_the_year_20132013-04ofunknown_service:python"
+    wanted = "ALARM since 2025-01-01 00:00: wind_speed: missing 0.2 % -> 4.1 %; prediction score: mean up 0.31 sd"
+    assert words[1].replace(" ", "") == wanted.replace(" ", "")
 
 
 # ---------------------------------------------------------------- what it cannot reach

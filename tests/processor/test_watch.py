@@ -63,18 +63,28 @@ def test_an_alarm_is_raised_shown_kept_over_a_restart_and_cleared(real, profile,
     command = [real.BIN / "otel-mlmon", "status", "--url", first.url + "/metrics"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "250"})
     assert done.returncode == 1
-    assert "ON: x; 1 in 30 days, 2 allowed" in done.stdout
+    assert "budget: 1 of 2 spent in 30 days; calibrated" in done.stdout
+    ((labels, start),) = first.samples("ml_alarm_start_seconds")
+    assert labels["ml_feature_name"] == "x"
+    assert labels["ml_alarm_text"].startswith("mean up 0.")
+    assert DAY + 3_540 <= start <= DAY + 3_660  # the fault began at one
+    assert f"ALARM since {pd.Timestamp(start, unit='s'):%Y-%m-%d %H:%M}: x: {labels['ml_alarm_text']}" in done.stdout
     first.stop()
     assert "m 1 of unknown_service" in first.log.read_text()
-    assert "alarm: x: mean up 0." in first.log.read_text()
+    said = f"alarm: x: {labels['ml_alarm_text']}; since {pd.Timestamp(start, unit='s'):%Y-%m-%d %H:%M} UTC; evidence "
+    assert said in first.log.read_text()
 
     second = real.Processor(tmp_path, settings=settings, otlp=first.otlp)
     wait(lambda: on(second) == {"x": 1, "y": 0}, "the alarm after a restart")
     assert of(second, "ml_alarm_raised") == 1
-    send(60, 70)
+    send(3, 70, mean=1.2)  # stronger evidence, and other words if it were told now
+    wait(lambda: of(second, "ml_window_end_seconds") >= DAY + 60 * 73, "the new minutes")
+    assert second.samples("ml_alarm_start_seconds") == [(labels, start)]
+    send(60, 73)
     wait(lambda: on(second) == {"x": 0, "y": 0}, "the end of it")
     assert of(second, "ml_alarm_raised") == 1
     assert of(second, "ml_drift_evidence") is None
+    assert second.samples("ml_alarm_start_seconds") == []
     monitor.close()
     second.stop()
     assert second.log.read_text().count(": alarm: ") == 1  # it was not raised again
@@ -92,6 +102,26 @@ def test_a_profile_without_times_alarms_on_the_sliding_window(real, wait, monkey
     assert monitor.flush()
     wait(lambda: [v for _, v in server.samples("ml_drift_alarm")] == [1], "the verdict")
     assert server.samples("ml_alarm_budget") == []
+    monitor.close()
+    server.stop()
+
+
+@pytest.mark.server
+def test_while_it_learns_log_status_and_its_exit_agree_that_there_is_no_alarm(real, wait, monkeypatch, tmp_path):
+    rng = np.random.default_rng(74)
+    plain = Profile.build({"x": rng.normal(size=5_000)}, model="m")
+    server = real.Processor(tmp_path, settings="evaluate: {interval: 100ms}\n")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.otlp}")
+    monitor = Monitor(plain)
+    monitor.observe({"x": rng.normal(0.3, 1, 2_000)}, time=DAY)
+    assert monitor.flush()
+    wait(lambda: "no alarm; differs from the profile: m: x: mean up 0." in server.log.read_text(), server.log.read_text)
+    command = [real.BIN / "otel-mlmon", "status", "--url", server.url + "/metrics"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "250"})
+    assert "budget: 0 of 1 spent in 30 days; learning, 0 of 7 days" in done.stdout
+    assert "no alarm; differs from the profile: x: mean up 0." in done.stdout
+    assert done.returncode == 0
+    assert "WARNING" not in server.log.read_text()
     monitor.close()
     server.stop()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Final, Literal
 
 from otel_mlmon_processor.core.verdict import label_of
 from otel_mlmon_processor.windows import VariableKey
 
+_SHOWN: Final = 3
 _SAID: Final = {"raise": "alarm", "grow": "the alarm grows", "clear": "the alarm is over"}
 # How it is known what is normal: by the profile; not yet; by some days, and more of them soon; for good; by the newest
 # days; not at all, as there is no memory for it.
@@ -25,6 +28,7 @@ class Suspect:
         evidence: over what the budget allows.
         lower: lower bound of the effect D.
         minutes: that its strongest sign rests on.
+        since: beginning of what its first sign rests on, seconds since 1970.
     """
 
     variable: VariableKey
@@ -33,6 +37,7 @@ class Suspect:
     evidence: float
     lower: float
     minutes: int
+    since: float
 
     def __str__(self) -> str:
         return f"{label_of(*self.variable)}: {self.text}"
@@ -61,6 +66,24 @@ class Alarm:
         """Over what the budget allows."""
         return max(suspect.evidence for suspect in self.suspects)
 
+    def say(self) -> str:
+        """What has changed, "since 2025-01-01 09:30 UTC", and how sure that is: "evidence 3.2 in 5 min"."""
+        since = datetime.fromtimestamp(self.since, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+        alone = len(self.suspects) == 1
+        sure = (
+            f"{'' if alone else label_of(*s.variable) + ' '}{s.evidence:.2g} in {say_minutes(s.minutes)}"
+            for s in self.suspects[:_SHOWN]
+        )
+        return f"{self.text}; since {since}; evidence {', '.join(sure)}"
+
+
+def say_minutes(minutes: int) -> str:
+    """A length of time in the largest unit that holds it whole."""
+    for unit, size in (("d", 1_440), ("h", 60)):
+        if minutes % size == 0:
+            return f"{minutes // size} {unit}"
+    return f"{minutes} min"
+
 
 @dataclass(frozen=True, slots=True)
 class AlarmEvent:
@@ -72,7 +95,7 @@ class AlarmEvent:
 
     def say(self) -> str:
         """In one line."""
-        return f"{_SAID[self.kind]}: {self.alarm.text}"
+        return f"{_SAID[self.kind]}: {self.alarm.say()}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +110,7 @@ class AlarmState:
         variables: those that are looked at.
         raised: alarms in the last 30 days.
         budget: false alarms allowed in 30 days.
+        words: what has changed, of each variable of the alarm, as its newest event said it; in its order.
     """
 
     phase: Phase
@@ -96,6 +120,7 @@ class AlarmState:
     variables: frozenset[VariableKey]
     raised: int
     budget: float
+    words: Mapping[VariableKey, str] = field(default_factory=dict)
 
     @property
     def refused(self) -> bool:

@@ -23,6 +23,7 @@ _IDENTITY: Final = (
     semconv.ML_FRAMEWORK_NAME,
     semconv.ML_FRAMEWORK_VERSION,
 )
+TOLD: Final = 5  # variables of an alarm whose words are shown
 _NONE: Final[Mapping[str, str]] = {}
 
 
@@ -165,6 +166,12 @@ def _variable_families(models: Sequence[ModelState], distribution: bool) -> Iter
         for suspect in model.alarms.alarm.suspects
     ]
     yield Family(semconv.METRIC_ML_DRIFT_EVIDENCE, evidence)
+    told = [
+        Sample(model.view.key, {**_name_variable(key), semconv.ML_ALARM_TEXT: text}, since)
+        for model in models
+        for key, text, since in _list_told(model.alarms)
+    ]
+    yield Family(semconv.METRIC_ML_ALARM_START, told)
     waiting = [Sample(m, names, 1) for m, names, s in variables if s.sufficient is False and s.alarm is None]
     yield Family(semconv.METRIC_ML_DRIFT_INSUFFICIENT, waiting)
     apart = [Sample(m, {**ns, SERVICE_INSTANCE: r.replica}, r.lower) for m, ns, s in variables for r in s.replicas]
@@ -176,6 +183,15 @@ def _variable_families(models: Sequence[ModelState], distribution: bool) -> Iter
     if distribution:
         yield _distribution(semconv.METRIC_ML_FEATURE_DISTRIBUTION, features)
         yield _distribution(semconv.METRIC_ML_PREDICTION_DISTRIBUTION, outputs)
+
+
+def _list_told(alarms: AlarmState | None) -> list[tuple[VariableKey, str, float]]:
+    """Variables of an alarm that have not calmed down, with their words and since when."""
+    if alarms is None or alarms.alarm is None:
+        return []
+    since = {suspect.variable: suspect.since for suspect in alarms.alarm.suspects}
+    active = [(key, text, since[key]) for key, text in alarms.words.items() if key in alarms.active]
+    return active[:TOLD]
 
 
 def _distribution(metric: semconv.Metric, variables: _Variables) -> Family:

@@ -1,10 +1,14 @@
 """What an alarm says."""
 
 import numpy as np
+import pytest
+from otel_mlmon_processor.core.alarm import Alarm, AlarmEvent, say_minutes
+from otel_mlmon_processor.core.alarm import Suspect as Told
 from otel_mlmon_processor.core.budget import CELLS, ORDER, RATES
 from otel_mlmon_processor.core.episodes import Episode, Suspect
 from otel_mlmon_processor.core.scanner import Hit
 from otel_mlmon_processor.core.words import Naming, say_episode, say_hit
+from otel_mlmon_processor.windows import VariableKey
 from scipy.special import ndtr, ndtri
 
 from otel_mlmon.numerics.windows import RATES as RATE_NAMES
@@ -56,3 +60,21 @@ def test_an_episode_names_the_three_that_moved_most():
         "f1: mean up 0.29 sd (10% of the change); and 1 more"
     )
     assert say_episode(Episode(100, 96, suspects[:1]), namings) == "f2: mean up 0.29 sd"
+
+
+def test_an_alarm_says_since_when_and_how_sure_it_is():
+    x = Told(VariableKey("feature", "x"), "mean up 0.31 sd", 0.7, 3.24, 0.1, 5, 1_735_693_200.0)
+    score = Told(VariableKey("score", ""), "mean down 0.1 sd", 0.3, 1.1, 0.02, 240, 1_735_693_200.0)
+    alone = Alarm(1_735_693_500.0, 1_735_693_200.0, "x: mean up 0.31 sd", (x,))
+    assert AlarmEvent("raise", 1_735_693_500.0, alone).say() == (
+        "alarm: x: mean up 0.31 sd; since 2025-01-01 01:00 UTC; evidence 3.2 in 5 min"
+    )
+    both = Alarm(1_735_693_500.0, 1_735_693_200.0, "both", (x, score))
+    assert both.say() == "both; since 2025-01-01 01:00 UTC; evidence x 3.2 in 5 min, prediction score 1.1 in 4 h"
+
+
+@pytest.mark.parametrize(
+    ("minutes", "said"), [(1, "1 min"), (15, "15 min"), (60, "1 h"), (90, "90 min"), (240, "4 h"), (4_320, "3 d")]
+)
+def test_a_time_is_said_in_the_largest_unit_that_holds_it_whole(minutes, said):
+    assert say_minutes(minutes) == said

@@ -56,4 +56,6 @@ def test_drift_fires_and_a_stationary_feature_beside_it_does_not(start, watch, m
     (alert,) = wait(firing, prometheus.alerts)
     assert alert["labels"].items() >= {**ABOUT, "ml_feature_name": "x", "severity": "ticket"}.items()
     assert "m 1: x has changed, effect" in alert["annotations"]["summary"]
+    ((told, _),) = prometheus.query("ml_alarm_start_seconds")
+    assert f"The alarm says: {told['ml_alarm_text']}, since 20" in alert["annotations"]["description"]
     monitor.close()
