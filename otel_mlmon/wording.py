@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+
 from otel_mlmon.numerics.binning import OTHER, UNSEEN
 from otel_mlmon.numerics.drift import Shift
 from otel_mlmon.semconv import QualityMeasure
@@ -22,6 +24,11 @@ _CELLS: Final = {OTHER: "all other categories", UNSEEN: "categories never seen b
 def printable(text: str) -> str:
     """The same in one line without control characters: names come from others and go to logs and terminals."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def say_time(seconds: float) -> str:
+    """Seconds since 1970 as 2025-01-01 09:30, UTC."""
+    return str(np.datetime64(int(seconds // 60), "m")).replace("T", " ")
 
 
 def say_rate(measure: str, before: float, after: float) -> str:

@@ -8,7 +8,6 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from http.client import HTTPException
 from pathlib import Path
 from typing import Final
@@ -25,7 +24,7 @@ from otel_mlmon.numerics.drift import Shift
 from otel_mlmon.numerics.rates import count_hidden, make_rate
 from otel_mlmon.numerics.scales import LEAST_DAYS
 from otel_mlmon.semconv import DriftMeasure
-from otel_mlmon.wording import printable, say_shift
+from otel_mlmon.wording import printable, say_shift, say_time
 from otel_mlmon_processor.core.verdict import (
     Finding,
     ReplicaEffect,
@@ -197,11 +196,6 @@ def _read_variable(seen: Seen, family: str, labels: Mapping[str, str], value: fl
 def _plain(text: str) -> str:
     """As it stands, not as markup or a terminal's commands."""
     return escape(printable(text))
-
-
-def say_time(seconds: float) -> str:
-    """To the minute, UTC."""
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M")
 
 
 def render(models: Mapping[Model, Seen]) -> RenderableType:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import Final, Literal
 
+from otel_mlmon.wording import say_time
 from otel_mlmon_processor.core.verdict import label_of
 from otel_mlmon_processor.windows import VariableKey
 
@@ -68,13 +68,12 @@ class Alarm:
 
     def say(self) -> str:
         """What has changed, "since 2025-01-01 09:30 UTC", and how sure that is: "evidence 3.2 in 5 min"."""
-        since = datetime.fromtimestamp(self.since, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
         alone = len(self.suspects) == 1
         sure = (
             f"{'' if alone else label_of(*s.variable) + ' '}{s.evidence:.2g} in {say_minutes(s.minutes)}"
             for s in self.suspects[:_SHOWN]
         )
-        return f"{self.text}; since {since}; evidence {', '.join(sure)}"
+        return f"{self.text}; since {say_time(self.since)} UTC; evidence {', '.join(sure)}"
 
 
 def say_minutes(minutes: int) -> str:
