@@ -375,7 +375,7 @@ METRIC_MLMON_PROCESSOR_EVALUATION_DURATION: Final = Metric(
     "mlmon.processor.evaluation.duration",
     "gauge",
     "s",
-    "Time the last evaluation took.",
+    "Time the last evaluation took, with its rests.",
 )
 METRIC_MLMON_PROCESSOR_EVALUATION_END: Final = Metric(
     "mlmon.processor.evaluation.end",

@@ -44,6 +44,7 @@ from otel_mlmon_processor.windows import ModelKey
 _LOG = logging.getLogger(__name__)
 FEATURE_BYTES: Final = 8_192  # of a profile's document: twice what a feature with seasons has
 SAID: Final = 5  # findings in a log line
+REST: Final = 2.0  # times as long as a model took the evaluation rests: requests need the interpreter too
 _NOTHING = IngestCounters(
     received={},
     refused={},
@@ -235,18 +236,19 @@ class Processor:
 
     def _evaluate_always(self) -> None:
         while not self._stop.wait(self._config.evaluate.interval):
-            self._try_to_evaluate()
+            self._try_to_evaluate(rest=REST)
 
-    def _try_to_evaluate(self) -> None:
+    def _try_to_evaluate(self, *, rest: float = 0.0) -> None:
         try:
-            self._evaluate()
+            self._evaluate(rest=rest)
         except Exception:
             _LOG.exception("an evaluation failed; the last one stays")
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, *, rest: float = 0.0) -> None:
+        """Look at all models; after each, rest for so many times as long as it took, unless the processor ends."""
         if self._ingest is None:
             return
-        began = time.perf_counter()
+        began = since = time.perf_counter()
         self._references.refresh()
         sent = self._ingest.profiles()
         models, watch = [], self._watch
@@ -259,6 +261,8 @@ class Processor:
             models.append(
                 evaluate_model(view, reference, tolerance=tolerance, measures=self._measures, alarms=looked.alarms)
             )
+            self._stop.wait(rest * (time.perf_counter() - since))
+            since = time.perf_counter()
         if watch is not None:
             watch.obey()
             watch.keep({model.view.key for model in models})

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -143,22 +143,20 @@ class Ingest:
         with self._changed:
             self._refused[signal, reason] += 1
 
-    def views(self, wanted: Mapping[ModelKey, Mapping[str, range]] = MappingProxyType({})) -> tuple[ModelView, ...]:
-        """Views of all models. Folding stands still only while the counts of one model are copied.
+    def views(self, wanted: Mapping[ModelKey, Mapping[str, range]] = MappingProxyType({})) -> Iterator[ModelView]:
+        """Views of all models, each of the moment it is asked for. Folding stands still while one's counts are copied.
 
         `wanted`: by model and profile hash, the windows that are wanted one by one.
         """
         with self._folding:
             keys = self._fold.models(self._clock())
-        views = []
         for key in keys:
             with self._folding:
                 try:
                     captured = self._fold.capture(key, wanted.get(key, {}))
                 except KeyError:  # retired meanwhile
                     continue
-            views.append(build(captured))
-        return tuple(views)
+            yield build(captured)
 
     def profiles(self) -> Mapping[ModelKey, tuple[Profile, ...]]:
         """Profiles that came as events, of each model the one created last first."""

@@ -185,7 +185,7 @@ def test_a_count_that_is_none_is_counted_by_reason(servers, otlp, value):
         point.as_int = value
     assert call(target, sender.request(metric, sender.histogram([1, 0, 0, 0], 0, 1))) is grpc.StatusCode.OK
     assert sum(ingest.counters().fold.dropped.values()) == 1
-    assert ingest.views()[0].totals[otlp.X].seen == 1
+    assert next(ingest.views()).totals[otlp.X].seen == 1
 
 
 def test_times_beyond_now_open_no_windows_and_do_not_advance_event_time(servers, otlp):

@@ -22,8 +22,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
+from otel_mlmon_processor import app
 from otel_mlmon_processor.app import Processor
 from otel_mlmon_processor.config import read_config
+from otel_mlmon_processor.evaluate import evaluate_model
 from otel_mlmon_processor.ingest import Ingest
 
 from otel_mlmon import Monitor, Profile, semconv
@@ -247,6 +249,34 @@ def test_a_model_that_is_silent_is_forgotten_and_seen_anew_when_it_comes_back(ot
                 wait(lambda event=event, times=times: caplog.text.count(event) == times, event)
     finally:
         processor.stop()
+
+
+def test_an_evaluation_rests_after_each_model_and_the_end_waits_for_no_rest(otlp, tmp_path, wait, monkeypatch):
+    """In this process: rests of days, so that a second model would never be looked at, were the processor not ended."""
+    looked: list[str] = []
+
+    def evaluate(view, *given, **settings):
+        looked.append(view.key.model)
+        return evaluate_model(view, *given, **settings)
+
+    monkeypatch.setattr(app, "REST", 1e9)
+    monkeypatch.setattr(app, "evaluate_model", evaluate)
+    flags = {"listen": "127.0.0.1:0", "listen_http": "off", "http": "127.0.0.1:0", "data": tmp_path / "data"}
+    settings = tmp_path / "mlmon.yaml"
+    settings.write_text("{evaluate: {interval: 20ms}, shutdown: 10s}")
+    processor = Processor(read_config(settings, **flags))
+    processor.start()
+    try:
+        points = [otlp.Sender().count(2, 1, 2, labels={"ml.model.name": name}) for name in ("m1", "m2")]
+        processor._ingest.submit("metrics", otlp.Sender().request(*points))
+        wait(lambda: looked, "a model that is looked at")
+        for minute in range(2, 12):  # requests go on
+            processor._ingest.submit("metrics", otlp.Sender().request(otlp.Sender().count(2, minute, minute + 1)))
+        assert looked == ["m1"]
+        assert not processor._snapshot.models
+    finally:
+        processor.stop()
+    assert sorted(state.view.key.model for state in processor._snapshot.models) == ["m", "m1", "m2"]
 
 
 def test_counts_are_there_once_after_kill_9_and_the_same_request_again(real, otlp, tmp_path, wait):

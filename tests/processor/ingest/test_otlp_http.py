@@ -142,7 +142,7 @@ def test_json_is_what_the_same_in_protobuf_is(serve, otlp):
         ingest, url = serve()
         answer = httpx.post(f"{url}/v1/metrics", content=content, headers={"content-type": kind})
         assert answer.status_code == 200
-        views.append({key: (c.seen, c.cells.tolist(), c.sum) for key, c in ingest.views()[0].totals.items()})
+        views.append({key: (c.seen, c.cells.tolist(), c.sum) for key, c in next(ingest.views()).totals.items()})
     assert views[0] == views[1]
 
 
