@@ -6,7 +6,8 @@ Writes alarms.json, .md and .png beside this file: hours on one core. Every unit
 seed) is a line of alarms.jsonl as soon as it is done, so a run that was stopped goes on. --quick (5 minutes at most)
 prints a page of a few units and writes nothing. --streams module:function takes the counts of all features from
 simulate(kind, rows, windows, cells, rng) -> (windows, cells), windows of a minute from a Monday's midnight on.
-Exit status 1 where false alarms exceed the budget. Nothing was ever tuned on seeds from FIRST on.
+Exit status 1 where false alarms exceed the budget. Nothing was ever tuned on seeds from FIRST on, of heavy-tailed days
+from LATER on.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ PEERS = HERE / "alarms_peers.json"
 RESULT = HERE / "alarms.json"
 SEED = 6
 FIRST = 100
+LATER = {"heavy-tailed days": 100}  # more than FIRST: how heavy tails are told was mended after those were seen
 ROWS = (50, 200, 1_000, 100)
 MONTHS = 20
 CHANGED = ("independent", "season + autoregressive")
@@ -49,7 +51,7 @@ def plan(months: int, first: int = FIRST) -> Iterator[Unit]:
     for seed in range(first, first + months):
         for rows in ROWS:
             for kind in KINDS:
-                yield {"what": "null", "kind": kind, "rows": rows, "seed": seed}
+                yield {"what": "null", "kind": kind, "rows": rows, "seed": seed + LATER.get(kind, 0)}
                 if kind in CHANGED and seed < first + 15:
                     yield {"what": "delay", "kind": kind, "rows": rows, "seed": seed}
 

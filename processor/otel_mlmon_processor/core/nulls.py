@@ -23,6 +23,9 @@ _FREEDOM: Final = 3.0  # times a variable's own degrees of freedom are the most 
 _NORMAL: Final = 1.5  # a threshold that is so many times that of a normal null is still one of a normal null
 _TAIL: Final = 0.1  # share of all blocks' peaks that are called the tail
 _LEAST_TAIL: Final = 5
+_TELLING: Final = 20  # peaks in the tail from which on they say how it goes on
+_HEAVY: Final = 15.0  # degrees of freedom: a tail of fewer is heavy
+_FREEDOMS: Final = np.geomspace(6, 100, 64)
 _CHERNOFF: Final = 5.0  # at most so much is an exact tail's -log above Chernoff's bound, where it matters
 
 
@@ -91,6 +94,7 @@ def prepare_nulls(calibrations: Sequence[Calibration], budget: Budget) -> Nulls:
     # Of one variable it is known badly, and those that seem to have light tails by chance would raise false alarms.
     steady = np.minimum(np.median(own, axis=-1, keepdims=True), _FREEDOM * own)
     freedom = np.minimum(steady, np.stack([c.jumps for c in calibrations], axis=-1))
+    freedom[-1] = np.minimum(freedom[-1], _tail_freedom(calibrations))
     clump = np.array([_clump(c) for c in calibrations])
     hits = np.stack([c.invalid for c in calibrations], axis=-1) / clump
     seen = np.array([c.seen for c in calibrations]) / clump
@@ -123,6 +127,26 @@ def prepare_nulls(calibrations: Sequence[Calibration], budget: Budget) -> Nulls:
         surprises=surprises,
         exact=exact,
     )
+
+
+def _tail_freedom(calibrations: Sequence[Calibration]) -> float:
+    """Degrees of freedom of the F whose tail all variables' peaks over four hours have, if it is heavy; else infinity.
+
+    How much blocks differ in their mean squares tells tails like a normal's from heavy ones, and not how heavy these
+    are: the variance of a square is not finite below four degrees of freedom. Over four hours sampling hides nothing.
+    The likelihood of the tail's excess says it; as a reference holds few wild days, the lower end of the one standard
+    error about the best is taken.
+    """
+    peaks = np.sort(np.stack([c.peaks[0, -1] for c in calibrations]), axis=None)[::-1]
+    tail = int(_TAIL * sum(c.blocks for c in calibrations))
+    if tail < _TELLING or tail >= peaks.size:
+        return np.inf
+    start, above, nu = peaks[tail], peaks[:tail], _FREEDOMS[:, np.newaxis]
+    excess = surprise(above, nu) - surprise(start, nu)
+    likelihood = (-np.log1p(above / nu) - excess).sum(axis=-1)
+    if _FREEDOMS[np.argmax(likelihood)] > _HEAVY:
+        return np.inf
+    return float(_FREEDOMS[np.argmax(likelihood >= likelihood.max() - 0.5)])
 
 
 def _clump(calibration: Calibration) -> float:
