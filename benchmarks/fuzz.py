@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -105,20 +106,23 @@ def main() -> int:
     parser.add_argument("--targets", nargs="+", choices=sorted(TARGETS), default=list(TARGETS))
     parser.add_argument("--runs", type=int, default=1_000_000, help="inputs of each target (a million)")
     parser.add_argument("--seconds", type=int, default=7_200, help="of each target at most (two hours)")
+    parser.add_argument("--processes", type=int, default=1, help="targets at once")
     parser.add_argument("--keep", action="store_true", help="write the small corpus that the tests replay")
     options = parser.parse_args()
     python = make_environment("fuzz", [f"{ROOT}[processor,profile]", ATHERIS])
     known = json.loads(RESULT.read_text())["results"] if RESULT.exists() else []
     found = {result["target"]: result for result in known}
-    for target in options.targets:
-        print(f"{target} ...", file=sys.stderr, flush=True)
-        found[target] = run(python, target, options.runs, options.seconds)
-        print(json.dumps(found[target]), flush=True)
-        kept = {"machine": machine(), "results": [found[name] for name in TARGETS if name in found]}
-        RESULT.write_text(json.dumps(kept, indent=1) + "\n")
-        RESULT.with_suffix(".md").write_text(render(kept))
-        if options.keep:
-            keep(target)
+    with ThreadPoolExecutor(options.processes) as pool:
+        running = [pool.submit(run, python, target, options.runs, options.seconds) for target in options.targets]
+        for done in as_completed(running):
+            result = done.result()
+            print(json.dumps(result), flush=True)
+            found[result["target"]] = result
+            kept = {"machine": machine(), "results": [found[name] for name in TARGETS if name in found]}
+            RESULT.write_text(json.dumps(kept, indent=1) + "\n")
+            RESULT.with_suffix(".md").write_text(render(kept))
+            if options.keep:
+                keep(result["target"])
     return int(any(found[target]["findings"] for target in options.targets))  # of this run
 
 

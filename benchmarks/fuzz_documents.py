@@ -21,7 +21,16 @@ VALUES: Final[tuple[Any, ...]] = (
 PACKED: Final = "packed"  # of a profile: base64 of zlib
 _SECTIONS: Final = Config.model_json_schema()
 KEYS: Final = sorted({key for part in (_SECTIONS, *_SECTIONS["$defs"].values()) for key in part.get("properties", ())})
-READ: Final[dict[str, Callable[[bytes], Any]]] = {"profile": json.loads, "config": yaml.safe_load}
+
+
+def _read_settings(data: bytes) -> Any:
+    try:
+        return json.loads(data)  # what has been changed before; ten times as fast
+    except ValueError:
+        return yaml.load(data, Loader=yaml.CSafeLoader)
+
+
+READ: Final[dict[str, Callable[[bytes], Any]]] = {"profile": json.loads, "config": _read_settings}
 
 
 def change_document(target: str, data: bytes, most: int, random: Random) -> bytes | None:

@@ -81,8 +81,9 @@ def fuzz_profile(data: bytes) -> None:
 
 @functools.cache
 def scratch() -> Path:
-    """A folder of this process."""
-    return Path(tempfile.mkdtemp(prefix="mlmon-fuzz-"))
+    """A folder of this process, in memory where there is one: each request is synced."""
+    memory = Path("/dev/shm")
+    return Path(tempfile.mkdtemp(prefix="mlmon-fuzz-", dir=memory if memory.is_dir() else None))
 
 
 def fuzz_config(data: bytes) -> None:
