@@ -14,9 +14,12 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from environments import FOLDER, ROOT, make_environment
@@ -30,7 +33,6 @@ ATHERIS = "atheris==3.0.0"
 MEMORY = 1_500  # MiB
 PATIENCE = 10  # s an input may take
 LONGEST = 8_192  # bytes of an input: more than the longest seed has
-MOST = 60  # files that are kept of a target
 _STATUS = re.compile(r"^#(\d+)\s+\S+.*?cov: (\d+) ft: (\d+) corp: (\d+)", re.MULTILINE)
 
 
@@ -70,13 +72,44 @@ def run(python: Path, target: str, runs: int, seconds: int) -> dict[str, Any]:
 
 
 def keep(target: str) -> None:
-    """Some of the corpus, from the shortest to the longest; each has reached something new."""
+    """So few of the corpus that they take every step from line to line of our code that all of it takes."""
     folder = KEPT / target
+    corpus = sorted((FOLDER / "fuzz" / target).iterdir(), key=lambda file: (file.stat().st_size, file.name))
+    steps = dict(zip(corpus, trace(TARGETS[target], [file.read_bytes() for file in corpus]), strict=True))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    corpus = sorted((FOLDER / "fuzz" / target).iterdir(), key=lambda file: (file.stat().st_size, file.name))
-    for file in corpus[:: -(-len(corpus) // MOST)]:
-        shutil.copy(file, folder / file.name[:16])
+    left = set().union(*steps.values())
+    while left:
+        best = max(steps, key=lambda file: len(steps[file] & left))
+        left -= steps.pop(best)
+        shutil.copy(best, folder / best.name[:16])
+
+
+def trace(check: Callable[[bytes], None], inputs: Sequence[bytes]) -> list[set[tuple[str, int, int]]]:
+    """Of each input the steps from line to line of our code, in all threads."""
+    steps: set[tuple[str, int, int]] = set()
+    last: dict[FrameType, int] = {}
+
+    def note(frame: FrameType, event: str, _: object) -> Any:
+        path = frame.f_code.co_filename
+        if "/otel_mlmon" not in path:
+            return None
+        steps.add((path, last.get(frame, 0), frame.f_lineno))
+        last[frame] = frame.f_lineno
+        if event == "return":
+            last.pop(frame)
+        return note
+
+    found = []
+    threading.settrace(note)
+    sys.settrace(note)
+    for data in inputs:
+        steps.clear()
+        check(data)
+        found.append(set(steps))
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]  # as the documentation has it
+    return found
 
 
 def render(kept: dict[str, Any]) -> str:
