@@ -36,7 +36,7 @@ from otel_mlmon_processor.otlp_http import make_otlp_application
 from otel_mlmon_processor.reasons import Refusal
 from otel_mlmon_processor.receiver import Receiver, build_server
 from otel_mlmon_processor.references import References
-from otel_mlmon_processor.security import HANDSHAKE, NO_CERTIFICATE, Tls, Tokens
+from otel_mlmon_processor.security import CONNECTIONS, HANDSHAKE, NO_CERTIFICATE, Tls, Tokens
 from otel_mlmon_processor.snapshot import ModelState, Snapshot
 from otel_mlmon_processor.watch import Looked, Watch
 from otel_mlmon_processor.windows import ModelKey
@@ -87,7 +87,7 @@ class Processor:
         self._tls = Tls(**dict(config.tls)) if config.tls is not None else None
         self._tokens = Tokens(config.tokens) if config.tokens is not None else None
         pages = make_application(registry, lambda: self._receiver is not None, self._refuse)
-        self._http = HttpServer(pages, config.http, self._make_context(required=False))
+        self._http = HttpServer(pages, config.http, self._make_context(required=False), self._count_closed)
         self._evaluator = threading.Thread(target=self._evaluate_always, name="mlmon-evaluate", daemon=True)
 
     def start(self) -> None:
@@ -125,7 +125,8 @@ class Processor:
             receiver = build_server(self._ingest, config.listen, tls=self._tls, tokens=self._tokens)
             if config.listen_http is not None:
                 application = make_otlp_application(self._ingest, tokens=self._tokens)
-                self._otlp_http = HttpServer(application, config.listen_http, self._make_context(required=True))
+                context = self._make_context(required=True)
+                self._otlp_http = HttpServer(application, config.listen_http, context, self._count_closed)
         except BaseException:
             if self._ingest is not None:
                 self._ingest.close()
@@ -229,6 +230,9 @@ class Processor:
         if reason is not None:
             self._count_refused(reason)
         return reason
+
+    def _count_closed(self) -> None:
+        self._count_refused(CONNECTIONS)
 
     def _count_refused(self, reason: Refusal) -> None:
         if self._ingest is not None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import socket
 import ssl
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import h11
@@ -24,7 +28,12 @@ from uvicorn.server import ServerState
 from otel_mlmon_processor.security import CHALLENGE
 
 PATIENCE = 30.0  # s for a request to come whole, and for its answer to be taken
-CONNECTIONS = 64  # at once; further ones are told so
+CONNECTIONS = 64  # at once; then a client that has fewer than another takes the place of one of the other's
+_FULL = b"all connections are taken; come again\n"
+_REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
+    b"retry-after: 1\r\nconnection: close\r\n\r\n%s" % (len(_FULL), _FULL)
+)
 CERTIFIED = "certified"  # in the state of a request: whether the client has shown a certificate
 
 
@@ -76,6 +85,10 @@ class _Connection(H11Protocol):
 
     A request must have come whole, and then its answer must have been taken, within PATIENCE each. Without that a few
     clients that send or read a byte now and then (slowloris) would take all connections.
+
+    When all are taken, the client with the most of them gives one up to a client that has fewer: an idle one, else that
+    whose request has been awaited longest. A client with the most gives up an idle one of its own, or is refused.
+    Behind one address all are one client.
     """
 
     def __init__(
@@ -84,15 +97,23 @@ class _Connection(H11Protocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        closed: Callable[[], None],
     ) -> None:
         self._state = dict(app_state)
+        self._closed = closed  # called for each connection that is refused or given up for want of room
+        self._since = time.monotonic()  # it waits for what it waits for
+        self._place = ""  # where the client is
         self._deadline: asyncio.TimerHandle | None = None
         super().__init__(config, server_state, self._state, _loop)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as Uvicorn has it
         self._state[CERTIFIED] = bool(transport.get_extra_info("peercert"))
         super().connection_made(transport)
+        self._place = _find_place(self.client[0]) if self.client is not None else ""
         self._wait(self._await_request)
+        if len(self.connections) > CONNECTIONS:
+            self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait(None)
@@ -103,15 +124,57 @@ class _Connection(H11Protocol):
         super().on_response_complete()
 
     def _wait(self, then: Callable[[], None] | None) -> None:
+        self._since = time.monotonic()
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = self.loop.call_later(PATIENCE, then) if then is not None else None
 
-    def _await_request(self) -> None:
-        if self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
-            self.transport.abort()
+    def _make_room(self) -> None:
+        """Close one connection, of whom has most."""
+        self._closed()
+        others = [one for one in self.connections if isinstance(one, _Connection) and one is not self]
+        held = Counter(one._place for one in others)
+        ((place, most),) = held.most_common(1)
+        own = held[self._place] + 1
+        if most > own:
+            victims = [one for one in others if one._place == place]
         else:
+            victims = [one for one in others if one._place == self._place and one._is_idle()]
+        if victims:
+            victims.sort(key=lambda one: (not one._is_idle(), one._is_whole(), one._since))
+            victims[0]._leave()
+        else:
+            self._leave(_REFUSAL)
+
+    def _leave(self, answer: bytes = b"") -> None:
+        self.connections.discard(self)  # at once: others come before the loop says that it is lost
+        if answer:
+            self.transport.write(answer)
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+    def _is_idle(self) -> bool:
+        """Whether it has had its answer and asks for nothing."""
+        return self.cycle is not None and self.cycle.response_complete and self.conn.their_state is h11.IDLE
+
+    def _is_whole(self) -> bool:
+        return self.conn.their_state not in (h11.IDLE, h11.SEND_BODY)
+
+    def _await_request(self) -> None:
+        if self._is_whole():
             self._wait(self.transport.abort)
+        else:
+            self.transport.abort()
+
+
+def _find_place(host: str) -> str:
+    """The address, or of version 6 the network, of which one client may have all addresses."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv4Address):
+        return host
+    mapped = address.ipv4_mapped
+    return str(mapped or ipaddress.IPv6Network((address, 64), strict=False))
 
 
 class HttpServer:
@@ -121,12 +184,19 @@ class HttpServer:
         application: what to serve.
         address: host:port; port 0 takes a free one, see `port`.
         context: of TLS; None for plain text.
+        closed: called for each connection that is refused or given up for want of room.
 
     Raises:
         OSError: the address cannot be bound.
     """
 
-    def __init__(self, application: Starlette, address: str, context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        application: Starlette,
+        address: str,
+        context: ssl.SSLContext | None = None,
+        closed: Callable[[], None] = lambda: None,
+    ) -> None:
         host, _, port = address.rpartition(":")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM)
@@ -140,13 +210,13 @@ class HttpServer:
         self.port = int(self._socket.getsockname()[1])
         config = uvicorn.Config(
             application,
-            http=_Connection,
+            http=partial(_Connection, closed=closed),  # type: ignore[arg-type]  # whatever makes one
             log_config=None,
             access_log=False,
             lifespan="off",
             ws="none",
             timeout_keep_alive=5,
-            limit_concurrency=CONNECTIONS,
+            limit_concurrency=2 * CONNECTIONS,  # requests that run, also of those who have hung up
             ssl_context_factory=(lambda *_: context) if context else None,
         )
         self._server = uvicorn.Server(config)

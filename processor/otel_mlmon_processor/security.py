@@ -23,6 +23,7 @@ NO_TOKEN: Final = "no_token"  # noqa: S105 -- a reason, no password
 WRONG_TOKEN: Final = "wrong_token"  # noqa: S105 -- as above
 NO_CERTIFICATE: Final = "no_certificate"
 HANDSHAKE: Final = "handshake"
+CONNECTIONS: Final = "connections"
 
 T = TypeVar("T")
 

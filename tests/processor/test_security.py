@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import shutil
 import socket
 import ssl
+import sys
+import time
 import urllib.request
 
 import grpc
@@ -17,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from otel_mlmon_processor import receiver
 from otel_mlmon_processor.app import Processor
 from otel_mlmon_processor.config import ConfigError, read_config
+from otel_mlmon_processor.http import CONNECTIONS, _find_place
 from otel_mlmon_processor.ingest import Ingest
 from otel_mlmon_processor.otlp_http import PROTOBUF
 from otel_mlmon_processor.security import CHALLENGE, Tokens
@@ -438,6 +442,90 @@ def test_a_scrape_shows_who_was_refused(serve, tokens):
         'mlmon_processor_refused_total{mlmon_reason="no_token",mlmon_signal=""} 1.0',
     ):
         assert line in text
+
+
+# ---------------------------------------------------------------- connections over HTTP
+
+
+@pytest.fixture
+def connect():
+    """Opens connections to a port of this machine; what is open at the end is closed."""
+    opened = []
+
+    def open_one(port: int, source: str, said: bytes = b"") -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", port), timeout=10, source_address=(source, 0))
+        opened.append(connection)
+        connection.sendall(said)
+        return connection
+
+    yield open_one
+    for connection in opened:
+        connection.close()
+
+
+SLOW = {
+    "silent": b"",
+    "headers": b"POST /v1/metrics HTTP/1.1\r\nhost: x\r\n",
+    "body": b"POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: 9\r\n\r\n1",
+}
+PAGE = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+def count_closed(client: Client) -> int:
+    return client.refused.get(("", "connections"), 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="all of 127.0.0.0/8 are addresses of this machine on Linux alone")
+@pytest.mark.parametrize("said", SLOW.values(), ids=SLOW)
+@pytest.mark.parametrize("way", ["otlp_http", "pages"])
+def test_who_takes_all_connections_keeps_nobody_else_out(serve, otlp, connect, wait, way, said):
+    client, sender = serve(), otlp.Sender()
+    held = [connect(client.ports[way], "127.0.0.2", said) for _ in range(CONNECTIONS + 36)]
+    wait(lambda: count_closed(client) == 36, "those beyond to be refused")
+    for number in range(3):
+        began = time.monotonic()
+        assert client.ask(way, body=sender.request(sender.count(1, number, number + 1))) == 200
+        assert time.monotonic() - began < 2.0
+        with contextlib.suppress(ConnectionError):  # refused before it has said anything
+            connect(client.ports[way], "127.0.0.2", said)  # it comes back at once, and takes what is free
+    assert count_closed(client) >= 37
+    answers = [connection.recv(12) for connection in held[CONNECTIONS:]]
+    assert set(answers) <= {b"HTTP/1.1 503"}
+
+
+def test_who_has_all_connections_gives_up_an_idle_one_of_its_own_for_a_new_one(serve, connect, wait):
+    client = serve()
+    port = client.ports["pages"]
+    first, *others = [connect(port, "127.0.0.1", PAGE) for _ in range(CONNECTIONS)]
+    for connection in (first, *others):
+        assert connection.recv(12) == b"HTTP/1.1 200"
+    assert connect(port, "127.0.0.1", PAGE).recv(12) == b"HTTP/1.1 200"
+    assert count_closed(client) == 1
+    assert is_closed(first)  # idle for longest
+
+
+def is_closed(connection: socket.socket) -> bool:
+    try:
+        while connection.recv(65_536):
+            pass
+    except ConnectionError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("host", "place"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_a_client_of_many_addresses_of_one_network_is_one(host, place):
+    assert _find_place(host) == place
 
 
 # ---------------------------------------------------------------- settings
