@@ -27,7 +27,7 @@ from otel_mlmon_processor.exporters.otlp import OtlpExporter
 from otel_mlmon_processor.exporters.prometheus import SnapshotCollector
 from otel_mlmon_processor.fold import FoldCounters
 from otel_mlmon_processor.fold_settings import PROFILE_BYTES, Caps, FoldSettings
-from otel_mlmon_processor.forward import Forwarder
+from otel_mlmon_processor.forward import Forwarder, count_abandoned
 from otel_mlmon_processor.hold import MINUTE
 from otel_mlmon_processor.http import HttpServer, make_application
 from otel_mlmon_processor.ingest import Ingest, IngestCounters, IngestSettings
@@ -213,6 +213,8 @@ class Processor:
         sending = [exporter.counters() for exporter in self._exporters]
         if self._forwarder is not None:
             sending.append(self._forwarder.counters())
+        elif self._ingest is not None and self._ingest.abandoned:
+            sending.append(count_abandoned(self._ingest.abandoned))
         shown = self._config.show.distribution
         return list_families(self._snapshot, self._counters(), sending, now, distribution=shown)
 

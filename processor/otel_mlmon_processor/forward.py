@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -23,6 +23,7 @@ from otel_mlmon_processor.sending import LONGEST, SendingCounters, SendingTally,
 AGE: Final[GivenUp] = "age"
 SIZE: Final[GivenUp] = "size"
 INTERNAL: Final[GivenUp] = "internal"
+NO_FORWARD: Final[GivenUp] = "no_forward"
 _LOOK: Final = 1.0  # s between looks at the bounds while an endpoint is away
 
 _LOG = logging.getLogger(__name__)
@@ -60,6 +61,12 @@ def _remove(held: Any, unwanted: Callable[[Any], bool]) -> int:
     for i in reversed(places):
         del held[i]
     return len(places)
+
+
+def count_abandoned(abandoned: Mapping[str, int]) -> SendingCounters:
+    """Of requests, by signal, that waited for an endpoint that is no longer in the settings."""
+    dropped = {(signal, NO_FORWARD): count for signal, count in abandoned.items()}
+    return SendingCounters(semconv.MonPurpose.FORWARD, "", {}, {}, {}, dropped, 0, 0.0)
 
 
 class Forwarder:

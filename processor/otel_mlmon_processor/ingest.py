@@ -62,6 +62,7 @@ class Ingest:
         clock: nanoseconds since 1970.
         parse: reads a profile document.
         forwarding: whether what is none of ours is kept until `settle`. `outbox` is set when there is something.
+            Without, what waited before is given up: `abandoned` has how many requests, by signal.
 
     Raises:
         JournalError: the directory, the database or what is in it cannot be used.
@@ -84,10 +85,11 @@ class Ingest:
         self._forwarding = forwarding
         self._forms = Forms()
         self.outbox = threading.Event()
+        self.abandoned: Mapping[str, int] = {}
         try:
             self._outbox_entries, self._outbox_bytes = self._journal.measure_outbox()
             if self._outbox_entries and not forwarding:
-                self._journal.abandon()
+                self.abandoned = self._journal.abandon()
                 _LOG.warning("%d requests that waited to be passed on are dropped: there is no `forward`",
                              self._outbox_entries)  # fmt: skip
                 self._outbox_entries = self._outbox_bytes = 0

@@ -150,11 +150,18 @@ class Journal:
                 "DELETE FROM journal WHERE seq = ? AND seq <= (SELECT seq FROM checkpoint)", which
             )
 
-    def abandon(self) -> None:
-        """No entry waits any longer, as nothing is passed on."""
+    def abandon(self) -> dict[str, int]:
+        """No entry waits any longer, as nothing is passed on; how many waited, by signal.
+
+        Raises:
+            JournalError: nothing was changed.
+        """
         with self._transaction():
+            query = "SELECT signal, count(*) FROM journal WHERE waits GROUP BY signal"
+            abandoned = dict(self._database.execute(query))
             self._database.execute("UPDATE journal SET waits = 0 WHERE waits")
             self._database.execute("DELETE FROM journal WHERE seq <= (SELECT seq FROM checkpoint)")
+        return abandoned
 
     def measure_outbox(self) -> tuple[int, int]:
         """Number and bytes of the entries that wait."""

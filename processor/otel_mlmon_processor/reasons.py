@@ -75,4 +75,4 @@ Ignored: TypeAlias = Literal["ahead", "no_recorded_value", "not_ml", "unused"]
 Reason: TypeAlias = Refusal | Unusable | Ignored
 
 # What was to be sent: mlmon.processor.send.dropped, beside the answers of endpoints.
-GivenUp: TypeAlias = Literal["age", "full", "internal", "size"]
+GivenUp: TypeAlias = Literal["age", "full", "internal", "no_forward", "size"]

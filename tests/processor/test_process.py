@@ -383,6 +383,17 @@ def test_it_ends_in_time_while_clients_and_endpoints_hang(real, otlp, tmp_path, 
         assert ingest.outbox_size()[0] == 1  # what was not passed on waits for the next start
 
 
+def test_what_is_given_up_as_there_is_no_forward_is_counted(real, otlp, tmp_path):
+    with contextlib.closing(Ingest(tmp_path / "data", forwarding=True)) as ingest:
+        for minute in range(3):
+            ingest.submit("metrics", otlp.Sender().request(otlp.Sender().count(1, minute, minute + 1, name="of.others")))
+    server = real.Processor(tmp_path)
+    text = urllib.request.urlopen(f"{server.url}/metrics", timeout=20).read().decode()
+    server.stop()
+    labels = 'mlmon_endpoint="",mlmon_purpose="forward",mlmon_reason="no_forward",mlmon_signal="metrics"'
+    assert f"mlmon_processor_send_dropped_total{{{labels}}} 3.0" in text
+
+
 def test_the_last_export_holds_what_was_acknowledged_last(real, otlp, tmp_path, wait):
     """No evaluation and no export would be due for an hour."""
     got = []

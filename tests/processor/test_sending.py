@@ -644,7 +644,10 @@ def test_a_start_without_forward_gives_up_what_waited_and_says_so(rig, caplog):
     rig.close()
     ingest = rig.open(forwarding=False)
     assert "1 requests that waited to be passed on are dropped: there is no `forward`" in caplog.text
+    assert ingest.abandoned == {"logs": 1}
     assert rows(ingest) == 0
+    rig.close()
+    assert rig.open(forwarding=False).abandoned == {}  # counted once
 
 
 def test_a_journal_that_cannot_be_read_and_a_request_that_cannot_be_taken_apart_end_nothing(
