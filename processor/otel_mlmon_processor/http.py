@@ -102,15 +102,15 @@ class _Connection(H11Protocol):
     ) -> None:
         self._state = dict(app_state)
         self._closed = closed  # called for each connection that is refused or given up for want of room
-        self._since = time.monotonic()  # it waits for what it waits for
-        self._place = ""  # where the client is
+        self.since = time.monotonic()  # when it began to wait for what it waits for
+        self.place = ""  # where the client is
         self._deadline: asyncio.TimerHandle | None = None
         super().__init__(config, server_state, self._state, _loop)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as Uvicorn has it
         self._state[CERTIFIED] = bool(transport.get_extra_info("peercert"))
         super().connection_made(transport)
-        self._place = _find_place(self.client[0]) if self.client is not None else ""
+        self.place = _find_place(self.client[0]) if self.client is not None else ""
         self._wait(self._await_request)
         if len(self.connections) > CONNECTIONS:
             self._make_room()
@@ -119,12 +119,16 @@ class _Connection(H11Protocol):
         self._wait(None)
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        if not self.transport.is_closing():  # TLS gives what came before the end
+            super().data_received(data)
+
     def on_response_complete(self) -> None:
         self._wait(self._await_request)
         super().on_response_complete()
 
     def _wait(self, then: Callable[[], None] | None) -> None:
-        self._since = time.monotonic()
+        self.since = time.monotonic()
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = self.loop.call_later(PATIENCE, then) if then is not None else None
@@ -133,20 +137,21 @@ class _Connection(H11Protocol):
         """Close one connection, of whom has most."""
         self._closed()
         others = [one for one in self.connections if isinstance(one, _Connection) and one is not self]
-        held = Counter(one._place for one in others)
+        held = Counter(one.place for one in others)
         ((place, most),) = held.most_common(1)
-        own = held[self._place] + 1
+        own = held[self.place] + 1
         if most > own:
-            victims = [one for one in others if one._place == place]
+            victims = [one for one in others if one.place == place]
         else:
-            victims = [one for one in others if one._place == self._place and one._is_idle()]
+            victims = [one for one in others if one.place == self.place and one.is_idle()]
         if victims:
-            victims.sort(key=lambda one: (not one._is_idle(), one._is_whole(), one._since))
-            victims[0]._leave()
+            victims.sort(key=lambda one: (not one.is_idle(), one.is_whole(), one.since))
+            victims[0].leave()
         else:
-            self._leave(_REFUSAL)
+            self.leave(_REFUSAL)
 
-    def _leave(self, answer: bytes = b"") -> None:
+    def leave(self, answer: bytes = b"") -> None:
+        """End it, after this answer to whatever it asks."""
         self.connections.discard(self)  # at once: others come before the loop says that it is lost
         if answer:
             self.transport.write(answer)
@@ -154,15 +159,16 @@ class _Connection(H11Protocol):
         else:
             self.transport.abort()
 
-    def _is_idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether it has had its answer and asks for nothing."""
         return self.cycle is not None and self.cycle.response_complete and self.conn.their_state is h11.IDLE
 
-    def _is_whole(self) -> bool:
+    def is_whole(self) -> bool:
+        """Whether a request has come whole, and its answer is being made or taken."""
         return self.conn.their_state not in (h11.IDLE, h11.SEND_BODY)
 
     def _await_request(self) -> None:
-        if self._is_whole():
+        if self.is_whole():
             self._wait(self.transport.abort)
         else:
             self.transport.abort()

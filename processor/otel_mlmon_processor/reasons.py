@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-# A whole request, which the client hears of by its status; also a connection, a handshake and a scrape: mlmon.processor.refused.
+# A whole request, which the client hears of by its status; also a connection, a handshake and a scrape:
+# mlmon.processor.refused.
 Refusal: TypeAlias = Literal[
     "closing",
     "connections",
