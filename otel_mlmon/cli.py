@@ -90,8 +90,12 @@ def _run(entry: EntryPoint, arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # whoever read our output, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (CommandError, OSError) as error:
+    except CommandError as error:
         return _fail(entry.name, str(error))
+    except OSError as error:
+        from otel_mlmon.wording import say_unusable  # not for help alone
+
+        return _fail(entry.name, say_unusable(error))
     except KeyboardInterrupt:
         return 130
     return status

@@ -18,6 +18,12 @@ _SAID: Final = {
     QualityMeasure.UNSEEN: "never seen before",
     QualityMeasure.OUT_OF_RANGE: "out of the reference's range",
 }
+_UNUSABLE: Final[dict[type[OSError], str]] = {
+    FileNotFoundError: "no such file or folder; is the path right?",
+    IsADirectoryError: "a folder, where a file is expected; name the file",
+    NotADirectoryError: "a part of the path is a file, not a folder; is the path right?",
+    PermissionError: "not permitted to this user; change the rights of the file or its folder",
+}
 _CELLS: Final = {OTHER: "all other categories", UNSEEN: "categories never seen before"}
 
 
@@ -29,6 +35,14 @@ def printable(text: str) -> str:
 def say_time(seconds: float) -> str:
     """Seconds since 1970 as 2025-01-01 09:30, UTC."""
     return str(np.datetime64(int(seconds // 60), "m")).replace("T", " ")
+
+
+def say_unusable(error: OSError) -> str:
+    """Which file it is about, what is wrong with it and what to do; where no file is named, what it says itself."""
+    if error.filename is None:
+        return str(error)
+    kinds = (kind for kind in _UNUSABLE if isinstance(error, kind))
+    return f"{error.filename}: {_UNUSABLE.get(next(kinds, OSError), error.strerror)}"
 
 
 def say_rate(measure: str, before: float, after: float) -> str:

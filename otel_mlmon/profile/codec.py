@@ -182,6 +182,8 @@ def _parse(data: bytes) -> Any:
             raise ProfileError(f"not a profile: field {show(twice)} occurs twice")
         return fields
 
+    if not data.strip():
+        raise ProfileError("not a profile: the file is empty; was it written to its end?")
     try:
         return json.loads(data.decode(), object_pairs_hook=unique)  # NaN and Infinity are refused where they stand
     except ProfileError:

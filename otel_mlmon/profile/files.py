@@ -75,7 +75,9 @@ def list_files(paths: Sequence[str | Path]) -> list[DataFile]:
     for path in paths:
         found = list(_expand(Path(path)))
         if not found:
-            raise FileNotFoundError(f"no such data file or folder: {path}")
+            if Path(path).is_dir():
+                raise FileNotFoundError(f"no data file in the folder {path}; known kinds are {', '.join(KNOWN)}")
+            raise FileNotFoundError(f"no such data file or folder: {path}; is the path right?")
         files += [_open(file) for file in found]
     return files
 
@@ -84,6 +86,10 @@ def _open(path: Path) -> DataFile:
     name = path.name.lower()
     if not name.endswith(KNOWN):
         raise SourceError(f"{path}: not a kind of file that can be read; known are {', '.join(KNOWN)}")
+    with path.open("rb") as file:  # Arrow's own errors do not name it as others do
+        empty = not file.read(1)
+    if empty:
+        raise SourceError(f"{path}: the file is empty; was it written to its end?")
     if not name.endswith(PARQUET):
         return DataFile(path)
     try:

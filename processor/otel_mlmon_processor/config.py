@@ -31,6 +31,7 @@ from pydantic_core import ErrorDetails
 
 from otel_mlmon.numerics.measures import MEASURES
 from otel_mlmon.semconv import DriftMeasure
+from otel_mlmon.wording import say_unusable
 from otel_mlmon_processor.security import Tls, read_tokens
 
 LONGEST_SHOWN: Final = 200  # characters of a value in a message
@@ -395,7 +396,9 @@ def read_config(path: Path | None, **flags: Any) -> Config:
     if path is not None:
         try:
             values = yaml.safe_load(path.read_text()) or {}
-        except (OSError, yaml.YAMLError, ValueError) as error:  # also of dates that are none
+        except OSError as error:
+            raise ConfigError(say_unusable(error)) from None
+        except (yaml.YAMLError, ValueError) as error:  # also of dates that are none
             raise ConfigError(f"{path}: {error}") from None
         except RecursionError:
             raise ConfigError(f"{path}: values are nested too deeply") from None
@@ -419,6 +422,9 @@ def _explain(error: ValidationError, section: type[Section] | None = None) -> It
             yield f"{key}: no such key; {hint}"
         else:
             message = problem["msg"].removeprefix("Value error, ")
+            if problem["type"] == "path_not_directory":
+                yield f"{key}: {problem['input']} is no folder; make it, or name one that is there"
+                continue
             yield f"{key}: {message}{_show(problem)}" if key else message
 
 

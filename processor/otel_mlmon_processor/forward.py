@@ -65,7 +65,7 @@ def _remove(held: Any, unwanted: Callable[[Any], bool]) -> int:
 
 def count_abandoned(abandoned: Mapping[str, int]) -> SendingCounters:
     """Of requests, by signal, that waited for an endpoint that is no longer in the settings."""
-    dropped = {(signal, NO_FORWARD): count for signal, count in abandoned.items()}
+    dropped: dict[tuple[str, str], int] = {(signal, NO_FORWARD): count for signal, count in abandoned.items()}
     return SendingCounters(semconv.MonPurpose.FORWARD, "", {}, {}, {}, dropped, 0, 0.0)
 
 

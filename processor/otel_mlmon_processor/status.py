@@ -8,7 +8,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPException
+from http.client import HTTPException, RemoteDisconnected
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,7 @@ from otel_mlmon.numerics.drift import Shift
 from otel_mlmon.numerics.rates import count_hidden, make_rate
 from otel_mlmon.numerics.scales import LEAST_DAYS
 from otel_mlmon.semconv import DriftMeasure
-from otel_mlmon.wording import printable, say_shift, say_time
+from otel_mlmon.wording import printable, say_shift, say_time, say_unusable
 from otel_mlmon_processor.core.verdict import (
     Finding,
     ReplicaEffect,
@@ -40,6 +40,7 @@ from otel_mlmon_processor.security import read_tokens
 URL: Final = "http://127.0.0.1:9464/metrics"
 SECONDS: Final = 2.0
 SHOWN: Final = 2  # variables of an alarm in a sentence
+_OTHER_NAME: Final = (62, 64)  # OpenSSL's codes of a certificate for another host name, another address
 
 Model = tuple[str, ...]  # service namespace, service, environment, model, version
 Variable = tuple[str, str]  # role, name
@@ -263,13 +264,39 @@ def make_context(ca: Path | None, certificate: Path | None, key: Path | None) ->
     Raises:
         CommandError: a file cannot be used.
     """
+    for flag, path in (("--ca", ca), ("--certificate", certificate), ("--key", key)):
+        try:
+            if path is not None:
+                path.read_bytes()  # OpenSSL does not say which file it is
+        except OSError as error:
+            raise CommandError(f"{flag}: {say_unusable(error)}") from None
     try:
         context = ssl.create_default_context(cafile=ca)
+    except ssl.SSLError:
+        raise CommandError(f"--ca: {ca} holds no certificate in PEM") from None
+    try:
         if certificate is not None:
             context.load_cert_chain(certificate, key)
-    except OSError as error:  # also of ssl
-        raise CommandError(f"--ca, --certificate or --key: {error}") from None
+    except ssl.SSLError:
+        where = f"{certificate} and {key} do" if key is not None else f"{certificate} does, and there is no --key,"
+        raise CommandError(f"--certificate, --key: {where} not hold a certificate and its key in PEM") from None
     return context
+
+
+def _hint(url: str, error: Exception) -> str:
+    """What to do."""
+    reason = getattr(error, "reason", error)  # of urllib
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        if reason.verify_code in _OTHER_NAME:
+            return "use a name or address that is in its certificate"
+        return "name the authority of its certificate with --ca"
+    if isinstance(reason, ssl.SSLError):
+        return "if it is without TLS, use http://"
+    if getattr(error, "code", None) == 401:
+        return "see --token, and --certificate with --key"
+    if isinstance(error, RemoteDisconnected | ConnectionResetError) and url.startswith("http:"):
+        return "if it is with TLS, use https://"
+    return "is the processor running there?"
 
 
 def read_models_of(request: urllib.request.Request, context: ssl.SSLContext) -> dict[Model, Seen]:
@@ -283,8 +310,7 @@ def read_models_of(request: urllib.request.Request, context: ssl.SSLContext) -> 
         with urllib.request.urlopen(request, timeout=10, context=context) as response:  # noqa: S310 -- http only
             text: str = response.read().decode()
     except (OSError, HTTPException, ValueError) as error:  # ValueError: the address, or text that is none
-        hint = "see --token" if "401" in str(error) else "is the processor running there?"
-        raise CommandError(f"{url} does not answer ({error}); {hint}") from None
+        raise CommandError(f"{url} does not answer ({error}); {_hint(url, error)}") from None
     try:
         return read_models(text)
     except ValueError:

@@ -1,9 +1,11 @@
 """The command as a user meets it."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import EntryPoint, version
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +178,49 @@ def test_what_is_wrong_is_one_line_and_status_2(folder, arguments, message, caps
     assert captured.err.count("\n") == 1
     assert message in captured.err
     assert not list(folder.glob("*.json"))
+
+
+WITH_FILES = {
+    "build": ("profile", "build", "FILE", "--model", "m", "--output", "o.json"),
+    "show": ("profile", "show", "FILE"),
+    "merge": ("profile", "merge", "-o", "m.json", "FILE", "FILE"),
+    "diff": ("profile", "diff", "FILE", "FILE"),
+    "compare": ("compare", "FILE", "FILE"),
+    "compare profile": ("compare", "FILE.json", "a.parquet"),
+    "config": ("processor", "--check", "--config", "FILE"),
+    "profiles": ("processor", "--check", "--profiles", "FILE"),
+    "token": ("status", "--token", "FILE"),
+    "ca": ("status", "--ca", "FILE"),
+    "certificate": ("status", "--certificate", "FILE", "--key", "FILE"),
+    "store": ("store", "check", "FILE"),
+    "reference": ("reference", "show", "FILE"),
+}
+RIGHT = {("config", "empty"), ("profiles", "folder"), ("reference", "folder")}  # nothing is wrong with these
+
+
+def put(path: Path, kind: str) -> None:
+    if kind == "folder":
+        path.mkdir()
+    elif kind != "missing":
+        path.touch(mode=0 if kind == "unreadable" else 0o600)
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"), sorted({*product(WITH_FILES, ("missing", "folder", "empty", "unreadable"))} - RIGHT)
+)
+def test_a_file_that_cannot_be_used_is_named_in_one_line(folder, command, kind, capsys):
+    if kind == "unreadable" and os.geteuid() == 0:
+        pytest.skip("nothing is unreadable to root")
+    for name in ("it.parquet", "it.parquet.json"):
+        put(folder / name, kind)
+    arguments = [part.replace("FILE", "it.parquet") for part in WITH_FILES[command]]
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "it.parquet" in said.err
+    assert "Errno" not in said.err
+    assert "ssl.c" not in said.err
 
 
 def test_parts_with_one_plan_merge_exactly(folder, data, capsys):

@@ -386,7 +386,9 @@ def test_it_ends_in_time_while_clients_and_endpoints_hang(real, otlp, tmp_path, 
 def test_what_is_given_up_as_there_is_no_forward_is_counted(real, otlp, tmp_path):
     with contextlib.closing(Ingest(tmp_path / "data", forwarding=True)) as ingest:
         for minute in range(3):
-            ingest.submit("metrics", otlp.Sender().request(otlp.Sender().count(1, minute, minute + 1, name="of.others")))
+            ingest.submit(
+                "metrics", otlp.Sender().request(otlp.Sender().count(1, minute, minute + 1, name="of.others"))
+            )
     server = real.Processor(tmp_path)
     text = urllib.request.urlopen(f"{server.url}/metrics", timeout=20).read().decode()
     server.stop()

@@ -220,7 +220,7 @@ def test_what_cannot_be_done_is_said_in_one_line(store, filled, tmp_path):
         (["check", tmp_path / "none"], "none: no data directory of a processor: there is no mlmon.db in it"),
         (["compact", tmp_path / "empty"], "empty: no data directory of a processor"),
         (["backup", filled, tmp_path / "empty"], "empty: is there already; name a directory to be made"),
-        (["backup", filled, filled / "mlmon.db" / "copy"], "Not a directory"),
+        (["backup", filled, filled / "mlmon.db" / "copy"], "a part of the path is a file, not a folder"),
     ]
     for arguments, says in cases:
         status, out, err = store(*arguments)

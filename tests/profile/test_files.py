@@ -96,7 +96,9 @@ def test_an_empty_parquet_file(tmp_path):
 
 
 def test_what_is_not_there_or_not_known_is_named(tmp_path):
-    for path in (tmp_path / "no.parquet", tmp_path, f"{tmp_path}/*.csv"):
+    with pytest.raises(FileNotFoundError, match="no data file in the folder"):
+        build(tmp_path)
+    for path in (tmp_path / "no.parquet", f"{tmp_path}/*.csv"):
         with pytest.raises(FileNotFoundError, match="no such data file or folder"):
             build(path)
     (tmp_path / "a.xlsx").write_text("")
