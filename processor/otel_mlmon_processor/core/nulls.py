@@ -40,7 +40,8 @@ class Nulls:
         shares: over all slots, (B, F); rows of the reference, (F,).
         table: (slots, B, F), see `season`.
         sampling: C by slot, (10, F, slots).
-        heavy: by how much more than that of a normal null the largest sums over four hours vary, >= 1, (F,).
+        heavy: by how much more than that of a normal null the largest sums over four hours vary, as the variances of
+            blocks say it, >= 1; slow drift goes by it, (F,).
         spread: T, (5, 10, F); the long scale's heavy tails are the short ones' too, though sampling hides them.
         typical, freedom: (5, F).
         doubt: what is not known of the variance of one more row than typical, at least what sampling has: what a null
@@ -94,16 +95,20 @@ def prepare_nulls(calibrations: Sequence[Calibration], budget: Budget) -> Nulls:
     # Of one variable it is known badly, and those that seem to have light tails by chance would raise false alarms.
     steady = np.minimum(np.median(own, axis=-1, keepdims=True), _FREEDOM * own)
     freedom = np.minimum(steady, np.stack([c.jumps for c in calibrations], axis=-1))
-    freedom[-1] = np.minimum(freedom[-1], _tail_freedom(calibrations))
     clump = np.array([_clump(c) for c in calibrations])
     hits = np.stack([c.invalid for c in calibrations], axis=-1) / clump
     seen = np.array([c.seen for c in calibrations]) / clump
     upper = special.betaincinv(hits + 1, np.maximum(seen - hits, 1e-9), 0.95)
     smooth, surprises, exact = _thresholds(calibrations, budget, freedom)
+    # Of cells and rates the surprise is bounded: with so few degrees of freedom it would never be enough.
+    wild = freedom.copy()
+    wild[-1] = np.minimum(freedom[-1], _tail_freedom(calibrations))
+    wildest = _thresholds(calibrations, budget, wild)[0][:, -1]
     normal = special.chdtri(1, budget.per_look[0, -1] / ORDERS)
     heavy = np.maximum(smooth[0, -1] / normal / _NORMAL, 1.0)
+    smooth[:, -1] = np.maximum(smooth[:, -1], wildest)
     more = np.ones((len(SCALES), 1, len(calibrations)))
-    more[:-1] = heavy
+    more[:-1] = np.maximum(smooth[0, -1] / normal / _NORMAL, 1.0)
     return Nulls(
         cells=np.array([c.shares.shape[1] for c in calibrations]),
         slots=np.array([c.slots for c in calibrations]),
