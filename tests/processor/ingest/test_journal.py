@@ -54,6 +54,19 @@ def test_entries_come_back_in_order_and_numbers_are_never_used_twice(tmp_path):
     journal.close()
 
 
+def test_a_checkpoint_writes_the_state_and_overwrites_nothing_that_it_deletes(tmp_path):
+    """As some systems' SQLite would, while all who send wait."""
+    journal = Journal(tmp_path)
+    for _ in range(12):
+        (entry,) = append(journal, [("metrics", 1, os.urandom(1 << 20))])
+    log = tmp_path / "mlmon.db-wal"
+    before = log.stat().st_size
+    assert before > 12 << 20
+    journal.checkpoint(entry.seq, 1, b"state")
+    assert log.stat().st_size < before + (1 << 20)
+    journal.close()
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.one_of(st.lists(st.binary(max_size=50), min_size=1, max_size=4), st.integers(0, 3)), max_size=8))
 def test_what_is_recovered_is_what_was_written_after_the_checkpoint(tmp_path_factory, steps):
