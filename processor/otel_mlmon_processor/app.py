@@ -44,7 +44,7 @@ from otel_mlmon_processor.windows import ModelKey
 _LOG = logging.getLogger(__name__)
 FEATURE_BYTES: Final = 8_192  # of a profile's document: twice what a feature with seasons has
 SAID: Final = 5  # findings in a log line
-REST: Final = 2.0  # times as long as a model took the evaluation rests: requests need the interpreter too
+REST: Final = 2.0  # times the processor time that a model took the evaluation rests: requests need it too
 _NOTHING = IngestCounters(
     received={},
     refused={},
@@ -251,10 +251,10 @@ class Processor:
             _LOG.exception("an evaluation failed; the last one stays")
 
     def _evaluate(self, *, rest: float = 0.0) -> None:
-        """Look at all models; after each, rest for so many times as long as it took, unless the processor ends."""
+        """Look at all models; after each, rest for so many times the processor time it took, unless the end is near."""
         if self._ingest is None:
             return
-        began = since = time.perf_counter()
+        began, used = time.perf_counter(), time.thread_time()
         self._references.refresh()
         sent = self._ingest.profiles()
         models, watch = [], self._watch
@@ -267,8 +267,8 @@ class Processor:
             models.append(
                 evaluate_model(view, reference, tolerance=tolerance, measures=self._measures, alarms=looked.alarms)
             )
-            self._stop.wait(rest * (time.perf_counter() - since))
-            since = time.perf_counter()
+            self._stop.wait(rest * (time.thread_time() - used))
+            used = time.thread_time()
         if watch is not None:
             watch.obey()
             watch.keep({model.view.key for model in models})
