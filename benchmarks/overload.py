@@ -99,6 +99,9 @@ Clients come again when they are told to. All run on one machine: {found["machin
 | of its requests, asked to come again | {sum(quiet["refused"].values())} |
 | within {SOON:.0f} ms again, at half the rate, after | {found["recovered_after_s"]} s |
 | acknowledged points that are lost, or there twice | 0 |
+
+The quiet client sends ten requests a second, one at a time, each waited for from when it was due: where one takes
+longer than 100 ms, the next ones wait for it as well, and the more so the longer that lasts.
 """
 
 
