@@ -268,7 +268,7 @@ def test_an_inconsistent_document_is_refused(path, value):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "not JSON"),
+        (b"", "the file is empty"),
         (b"PAR1", "not JSON"),
         (b"\xff\xfe", "not JSON"),
         (b"[]", '"format"'),
