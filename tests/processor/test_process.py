@@ -234,21 +234,27 @@ def test_settings_that_are_wrong_end_with_2_and_one_line(real, tmp_path):
 # ---------------------------------------------------------------- its life
 
 
+@contextlib.contextmanager
+def run_here(folder, settings):
+    """A processor in this process, which is ended at the end."""
+    (folder / "mlmon.yaml").write_text(settings)
+    flags = {"listen": "127.0.0.1:0", "listen_http": "off", "http": "127.0.0.1:0", "data": folder / "data"}
+    processor = Processor(read_config(folder / "mlmon.yaml", **flags))
+    processor.start()
+    try:
+        yield processor
+    finally:
+        processor.stop()
+
+
 def test_a_model_that_is_silent_is_forgotten_and_seen_anew_when_it_comes_back(otlp, tmp_path, wait, caplog):
     """In this process, as one event for each is all there is to see."""
     caplog.set_level(logging.INFO)
-    flags = {"listen": "127.0.0.1:0", "listen_http": "off", "http": "127.0.0.1:0", "data": tmp_path / "data"}
-    settings = tmp_path / "mlmon.yaml"
-    settings.write_text("{retire: 300ms, evaluate: {interval: 20ms}, shutdown: 2s}")
-    processor = Processor(read_config(settings, **flags))
-    processor.start()
-    try:
+    with run_here(tmp_path, "{retire: 300ms, evaluate: {interval: 20ms}, shutdown: 2s}") as processor:
         for times in (1, 2):
             processor._ingest.submit("metrics", otlp.Sender().request(otlp.Sender().count(2, times, times + 1)))
             for event in ("model seen: m 1 of svc", "model forgotten: m 1 of svc"):
                 wait(lambda event=event, times=times: caplog.text.count(event) == times, event)
-    finally:
-        processor.stop()
 
 
 def test_an_evaluation_rests_after_each_model_and_the_end_waits_for_no_rest(otlp, tmp_path, wait, monkeypatch):
@@ -261,12 +267,7 @@ def test_an_evaluation_rests_after_each_model_and_the_end_waits_for_no_rest(otlp
 
     monkeypatch.setattr(app, "REST", 1e9)
     monkeypatch.setattr(app, "evaluate_model", evaluate)
-    flags = {"listen": "127.0.0.1:0", "listen_http": "off", "http": "127.0.0.1:0", "data": tmp_path / "data"}
-    settings = tmp_path / "mlmon.yaml"
-    settings.write_text("{evaluate: {interval: 20ms}, shutdown: 10s}")
-    processor = Processor(read_config(settings, **flags))
-    processor.start()
-    try:
+    with run_here(tmp_path, "{evaluate: {interval: 20ms}, shutdown: 10s}") as processor:
         points = [otlp.Sender().count(2, 1, 2, labels={"ml.model.name": name}) for name in ("m1", "m2")]
         processor._ingest.submit("metrics", otlp.Sender().request(*points))
         wait(lambda: looked, "a model that is looked at")
@@ -274,8 +275,6 @@ def test_an_evaluation_rests_after_each_model_and_the_end_waits_for_no_rest(otlp
             processor._ingest.submit("metrics", otlp.Sender().request(otlp.Sender().count(2, minute, minute + 1)))
         assert looked == ["m1"]
         assert not processor._snapshot.models
-    finally:
-        processor.stop()
     assert sorted(state.view.key.model for state in processor._snapshot.models) == ["m", "m1", "m2"]
 
 

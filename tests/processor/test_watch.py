@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -91,30 +92,36 @@ def test_an_alarm_is_raised_shown_kept_over_a_restart_and_cleared(real, profile,
     assert "the alarm is over: x: mean up 0." in second.log.read_text()
 
 
+@pytest.fixture
+def run_without_times(real, monkeypatch, tmp_path):
+    """A processor that has been sent rows of a model whose profile has no times; both end with the test."""
+    with contextlib.ExitStack() as ending:
+
+        def run(seed, *, mean, rows, settings=""):
+            rng = np.random.default_rng(seed)
+            plain = Profile.build({"x": rng.normal(size=5_000)}, model="m")
+            server = real.Processor(tmp_path, settings="evaluate: {interval: 100ms}\n" + settings)
+            ending.callback(server.stop)
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.otlp}")
+            monitor = Monitor(plain)
+            ending.callback(monitor.close)
+            monitor.observe({"x": rng.normal(mean, 1, rows)}, time=DAY)
+            assert monitor.flush()
+            return server
+
+        yield run
+
+
 @pytest.mark.server
-def test_a_profile_without_times_alarms_on_the_sliding_window(real, wait, monkeypatch, tmp_path):
-    rng = np.random.default_rng(72)
-    plain = Profile.build({"x": rng.normal(size=5_000)}, model="m")
-    server = real.Processor(tmp_path, settings="evaluate: {interval: 100ms}\nalarms: {learn: false}\n")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.otlp}")
-    monitor = Monitor(plain)
-    monitor.observe({"x": rng.normal(1, 1, 1_000)}, time=DAY)
-    assert monitor.flush()
+def test_a_profile_without_times_alarms_on_the_sliding_window(run_without_times, wait):
+    server = run_without_times(72, mean=1.0, rows=1_000, settings="alarms: {learn: false}\n")
     wait(lambda: [v for _, v in server.samples("ml_drift_alarm")] == [1], "the verdict")
     assert server.samples("ml_alarm_budget") == []
-    monitor.close()
-    server.stop()
 
 
 @pytest.mark.server
-def test_while_it_learns_log_status_and_its_exit_agree_that_there_is_no_alarm(real, wait, monkeypatch, tmp_path):
-    rng = np.random.default_rng(74)
-    plain = Profile.build({"x": rng.normal(size=5_000)}, model="m")
-    server = real.Processor(tmp_path, settings="evaluate: {interval: 100ms}\n")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.otlp}")
-    monitor = Monitor(plain)
-    monitor.observe({"x": rng.normal(0.3, 1, 2_000)}, time=DAY)
-    assert monitor.flush()
+def test_while_it_learns_log_status_and_its_exit_agree_that_there_is_no_alarm(run_without_times, real, wait):
+    server = run_without_times(74, mean=0.3, rows=2_000)
     wait(lambda: "no alarm; differs from the profile: m: x: mean up 0." in server.log.read_text(), server.log.read_text)
     command = [real.BIN / "otel-mlmon", "status", "--url", server.url + "/metrics"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "250"})
@@ -122,8 +129,6 @@ def test_while_it_learns_log_status_and_its_exit_agree_that_there_is_no_alarm(re
     assert "no alarm; differs from the profile: x: mean up 0." in done.stdout
     assert done.returncode == 0
     assert "WARNING" not in server.log.read_text()
-    monitor.close()
-    server.stop()
 
 
 def test_the_state_is_saved_after_an_event_and_from_time_to_time(tmp_path, profile, views):
