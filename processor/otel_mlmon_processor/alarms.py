@@ -161,8 +161,8 @@ class ModelAlarms:
             hits, looked = self._look(window.number, read), np.flatnonzero(read.seen).tolist()
             events += self._episodes.advance(window.number, hits, looked)
             self._hold()
-        for event in events:
-            suspects = () if event.kind == "clear" else event.episode.suspects
+        if events:
+            suspects = () if events[-1].kind == "clear" else events[-1].episode.suspects
             self._words = {s.variable: say_hit(s.hit, self._namings[s.variable]) for s in suspects}
         self._raised += [event.window for event in events if event.kind == "raise"]
         self._raised = [window for window in self._raised if window > self.next - PERIOD]

@@ -321,10 +321,9 @@ class Processor:
 
 def _weigh(model: ModelState) -> tuple[int, str]:
     """Level and first words of what differs over the sliding window."""
-    alarms = model.alarms
-    if alarms is None or alarms.refused:
+    if model.budgeted is None:
         return logging.WARNING, "changed"
-    return logging.INFO, "over the sliding window" if alarms.active else "no alarm; differs from the profile"
+    return logging.INFO, "over the sliding window" if model.budgeted.active else "no alarm; differs from the profile"
 
 
 def _with_port(address: str, port: int) -> str:

@@ -140,9 +140,8 @@ def connect(path: Path, clock: Callable[[], int]) -> sqlite3.Connection:
         database.execute(f"PRAGMA page_size = {_PAGE}")  # heeded where there is nothing yet
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
-        database.execute(
-            "PRAGMA secure_delete = OFF"
-        )  # some systems' default overwrites what is deleted, in the log too
+        # Some systems' default overwrites what is deleted, which a checkpoint would write to the log once more.
+        database.execute("PRAGMA secure_delete = OFF")
         if not tables:
             database.execute("BEGIN IMMEDIATE")
             for statement in _SCHEMA.split(";"):

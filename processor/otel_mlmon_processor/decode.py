@@ -56,16 +56,7 @@ from otel_mlmon_processor.points import (
 from otel_mlmon_processor.reasons import Ignored, Reason, Unusable
 from otel_mlmon_processor.wire import MetricsRequest
 
-__all__ = [
-    "METRICS",
-    "NOT_ML",
-    "OURS",
-    "MalformedError",
-    "TooManyPointsError",
-    "decode_logs",
-    "decode_metrics",
-    "decode_traces",
-]
+__all__ = ["METRICS", "NOT_ML", "OURS", "MalformedError", "decode_logs", "decode_metrics", "decode_traces"]
 
 _COMMON_BYTES: Final = 4096  # of a resource and a scope that are kept
 NO_RECORDED_VALUE: Final = 1  # a flag of OTLP: the point says only that its stream has ended

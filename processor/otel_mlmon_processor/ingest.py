@@ -24,14 +24,7 @@ import grpc
 from otel_mlmon import semconv
 from otel_mlmon.profile.document import Profile
 from otel_mlmon_processor.batch import Batch
-from otel_mlmon_processor.decode import (
-    NOT_ML,
-    MalformedError,
-    TooManyPointsError,
-    decode_logs,
-    decode_metrics,
-    decode_traces,
-)
+from otel_mlmon_processor.decode import NOT_ML, MalformedError, decode_logs, decode_metrics, decode_traces
 from otel_mlmon_processor.fold import Fold, FormatError
 from otel_mlmon_processor.fold_settings import FoldSettings
 from otel_mlmon_processor.forms import Forms
@@ -311,8 +304,7 @@ class Ingest:
         try:
             batch = _decode(request.signal, request.body, self.settings.limits, self._forms)
         except MalformedError as error:
-            reason: Refusal = "too_many_points" if isinstance(error, TooManyPointsError) else "malformed"
-            request.answer = RefusedError(grpc.StatusCode.INVALID_ARGUMENT, reason, str(error))
+            request.answer = RefusedError(grpc.StatusCode.INVALID_ARGUMENT, error.reason, str(error))
         except Exception as error:  # in our own code: whoever waits must be told, and the thread must live
             _LOG.exception("a request could not be read")
             request.answer = RefusedError(grpc.StatusCode.INTERNAL, _INTERNAL, f"could not be read: {error!r}")

@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -18,7 +18,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from otel_mlmon_processor.exponential import Exponential
 from otel_mlmon_processor.points import LARGEST_COUNT, Attributes
 from otel_mlmon_processor.reading import Reading
-from otel_mlmon_processor.reasons import Unusable
+from otel_mlmon_processor.reasons import Refusal, Unusable
 
 _COMMON_BYTES: Final = 2048  # bounds and attributes of which no more is kept are short, so that memory is bounded
 _COMMON_ATTRIBUTES: Final = 16_384
@@ -49,11 +49,15 @@ DEFAULT_LIMITS: Final = DecodeLimits()
 
 
 class MalformedError(ValueError):
-    """The bytes are not a request of their signal."""
+    """The bytes are not a request of their signal; `reason` says why to whoever counts."""
+
+    reason: ClassVar[Refusal] = "malformed"
 
 
 class TooManyPointsError(MalformedError):
     """A request has more points than it may have."""
+
+    reason = "too_many_points"
 
 
 class UnreadablePointError(Exception):

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from otel_mlmon.cli import SUMMARIES, Command, CommandError
 from otel_mlmon.numerics.scales import DAY, HOUR, LEAST_DAYS
-from otel_mlmon.wording import printable
+from otel_mlmon.wording import printable, say_time
 from otel_mlmon_processor.alarm_store import FILE, AlarmStore
 from otel_mlmon_processor.orders import LEAST_ROLL, MOST_ROLL, Order, Orders
 from otel_mlmon_processor.windows import ModelKey
@@ -164,7 +164,7 @@ def show_rows(console: Console, rows: list[Row], changed: float, *, features: bo
     if not rows:
         console.print("nothing is known yet: no model has sent anything, or nothing is learnt")
         return
-    moment = datetime.fromtimestamp(changed, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    moment = f"{say_time(changed)} UTC"
     table = Table("model", "version", "service", "learnt", "what is normal is", "days", "from", "memory", title=moment)
     for row in rows:
         shown = row.shown

@@ -55,13 +55,18 @@ class ModelState:
         return max((counts.seen for counts in self.view.window.values()), default=0)
 
     @property
+    def budgeted(self) -> AlarmState | None:
+        """What is decided under the budget; None where the sliding window decides."""
+        return None if self.alarms is None or self.alarms.refused else self.alarms
+
+    @property
     def told(self) -> tuple[Finding, ...]:
         """What people are told of the sliding window.
 
         All where it decides, or where it is not yet known what is normal; else what is part of an alarm.
         """
-        alarms = self.alarms
-        if alarms is None or alarms.refused or alarms.phase == "learning":
+        alarms = self.budgeted
+        if alarms is None or alarms.phase == "learning":
             return self.findings
         return tuple(f for f in self.findings if (f.role, f.name) in alarms.active)
 

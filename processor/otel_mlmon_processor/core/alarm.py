@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from otel_mlmon.numerics.scales import DAY, HOUR
 from otel_mlmon.wording import say_time
 from otel_mlmon_processor.core.verdict import label_of
 from otel_mlmon_processor.windows import VariableKey
@@ -78,7 +79,7 @@ class Alarm:
 
 def say_minutes(minutes: int) -> str:
     """A length of time in the largest unit that holds it whole."""
-    for unit, size in (("d", 1_440), ("h", 60)):
+    for unit, size in (("d", DAY), ("h", HOUR)):
         if minutes % size == 0:
             return f"{minutes // size} {unit}"
     return f"{minutes} min"

@@ -16,7 +16,7 @@ from otel_mlmon.numerics.scales import DAY, SCALES
 from otel_mlmon.numerics.scan import basis_covariance, surprise, surprise_inverse
 from otel_mlmon.numerics.season import quantize
 from otel_mlmon.numerics.smooth import ORDERS
-from otel_mlmon_processor.core.budget import PERIOD_DAYS, TESTS, Budget
+from otel_mlmon_processor.core.budget import PERIOD_DAYS, Budget
 
 _OWN: Final = 1.25  # times the largest surprise that the variable's own reference showed
 _FREEDOM: Final = 3.0  # times a variable's own degrees of freedom are the most that those of all others give it
@@ -99,16 +99,14 @@ def prepare_nulls(calibrations: Sequence[Calibration], budget: Budget) -> Nulls:
     hits = np.stack([c.invalid for c in calibrations], axis=-1) / clump
     seen = np.array([c.seen for c in calibrations]) / clump
     upper = special.betaincinv(hits + 1, np.maximum(seen - hits, 1e-9), 0.95)
-    smooth, surprises, exact = _thresholds(calibrations, budget, freedom)
+    smooth = np.stack([_find_least(calibrations, budget, k, freedom[k]) for k in range(len(SCALES))], axis=1)
+    surprises, exact = _find_surprises(calibrations, budget, freedom)
+    heavy = _weigh_tails(smooth[0, -1], budget)
     # Of cells and rates the surprise is bounded: with so few degrees of freedom it would never be enough.
-    wild = freedom.copy()
-    wild[-1] = np.minimum(freedom[-1], _tail_freedom(calibrations))
-    wildest = _thresholds(calibrations, budget, wild)[0][:, -1]
-    normal = special.chdtri(1, budget.per_look[0, -1] / ORDERS)
-    heavy = np.maximum(smooth[0, -1] / normal / _NORMAL, 1.0)
-    smooth[:, -1] = np.maximum(smooth[:, -1], wildest)
+    wild = np.minimum(freedom[-1], _tail_freedom(calibrations))
+    smooth[:, -1] = np.maximum(smooth[:, -1], _find_least(calibrations, budget, -1, wild))
     more = np.ones((len(SCALES), 1, len(calibrations)))
-    more[:-1] = np.maximum(smooth[0, -1] / normal / _NORMAL, 1.0)
+    more[:-1] = _weigh_tails(smooth[0, -1], budget)
     return Nulls(
         cells=np.array([c.shares.shape[1] for c in calibrations]),
         slots=np.array([c.slots for c in calibrations]),
@@ -174,19 +172,30 @@ def _tile(values: Any, slots: int) -> Any:
     return np.tile(values, (slots // values.shape[0], *[1] * (values.ndim - 1)))
 
 
-def _thresholds(calibrations: Sequence[Calibration], budget: Budget, freedom: Floats) -> tuple[Floats, Floats, Floats]:
-    """Statistics; surprises and exact tails of cells and rates: what theory says, or the reference if that is more."""
-    level = budget.per_look
-    seen = _tail_thresholds(calibrations, budget, freedom)
+def _find_least(calibrations: Sequence[Calibration], budget: Budget, scale: int, freedom: Floats) -> Floats:
+    """Statistics of one order and of all at a scale: what theory says, or the reference if that is more, (2, F)."""
+    level = budget.per_look[:2, scale]
     one = _f_quantile(level[0] / ORDERS, 1, freedom)
     every = ORDERS * _f_quantile(level[1], ORDERS, freedom)
-    smooth = np.maximum(np.stack([one, every]), surprise_inverse(seen[:2], freedom))
+    seen = np.stack([_tail_threshold(calibrations, budget, test, scale, freedom) for test in range(2)])
+    return np.maximum(np.stack([one, every]), surprise_inverse(seen, freedom))
+
+
+def _find_surprises(calibrations: Sequence[Calibration], budget: Budget, freedom: Floats) -> tuple[Floats, Floats]:
+    """Surprises of cells and rates as the reference has them, and -log of exact tails by theory, (2, 5, F) each."""
+    scales = range(len(SCALES))
+    seen = [[_tail_threshold(calibrations, budget, k + 2, s, freedom[s]) for s in scales] for k in range(2)]
     sizes = (
         np.array([2.0 * c.shares.shape[1] for c in calibrations]),
         np.full(len(calibrations), max(calibrations[0].rates.shape[1], 1)),
     )
-    exact = np.stack([-np.log(level[k + 2] / sizes[k]) for k in range(2)])
-    return smooth, seen[2:], exact
+    return np.array(seen), np.stack([-np.log(budget.per_look[k + 2] / sizes[k]) for k in range(2)])
+
+
+def _weigh_tails(least: Floats, budget: Budget) -> Floats:
+    """How far beyond that of a normal null the threshold of one order over four hours is, >= 1, (F,)."""
+    normal = special.chdtri(1, budget.per_look[0, -1] / ORDERS)
+    return np.asarray(np.maximum(least / normal / _NORMAL, 1.0))
 
 
 def _f_quantile(tail: Floats, numerator: int, freedom: Floats) -> Floats:
@@ -196,8 +205,10 @@ def _f_quantile(tail: Floats, numerator: int, freedom: Floats) -> Floats:
     return quantile
 
 
-def _tail_thresholds(calibrations: Sequence[Calibration], budget: Budget, freedom: Floats) -> Floats:
-    """Surprise that the budget allows, as the peaks of all variables' blocks go on: (4, 5, F).
+def _tail_threshold(
+    calibrations: Sequence[Calibration], budget: Budget, test: int, scale: int, freedom: Floats
+) -> Floats:
+    """Surprise that the budget allows a test at a scale, as the peaks of all variables' blocks go on, (F,).
 
     The blocks' largest surprises, each judged by the other blocks, are pooled over the variables. Above their 90 %
     quantile u they are taken to fall as exp(-(x - u) / b), b the mean excess but at least 1 as in theory (peaks over a
@@ -205,15 +216,11 @@ def _tail_thresholds(calibrations: Sequence[Calibration], budget: Budget, freedo
     """
     blocks = sum(c.blocks for c in calibrations)
     days = PERIOD_DAYS * DAY / np.array([c.block for c in calibrations])  # blocks in 30 days
-    found = np.zeros((len(TESTS), len(SCALES), len(calibrations)))
-    for test in range(len(TESTS)):
-        for scale in range(len(SCALES)):
-            each = surprise(np.stack([c.peaks[test, scale] for c in calibrations], axis=-1), freedom[scale])
-            peaks = np.sort(each, axis=None)[::-1]
-            tail = int(np.clip(_TAIL * blocks, min(_LEAST_TAIL, blocks), peaks.size))
-            start = peaks[tail - 1]
-            excess = max((peaks[:tail].mean() - start) * tail / max(tail - 1, 1), 1.0) * (1 + tail**-0.5)
-            allowed = budget.tests[test, scale] / days
-            own = _OWN * each[0]
-            found[test, scale] = np.maximum(start + excess * np.log(np.maximum(tail / blocks / allowed, 1.0)), own)
-    return found
+    each = surprise(np.stack([c.peaks[test, scale] for c in calibrations], axis=-1), freedom)
+    peaks = np.sort(each, axis=None)[::-1]
+    tail = int(np.clip(_TAIL * blocks, min(_LEAST_TAIL, blocks), peaks.size))
+    start = peaks[tail - 1]
+    excess = max((peaks[:tail].mean() - start) * tail / max(tail - 1, 1), 1.0) * (1 + tail**-0.5)
+    allowed = budget.tests[test, scale] / days
+    beyond = excess * np.log(np.maximum(tail / blocks / allowed, 1.0))
+    return np.asarray(np.maximum(start + beyond, _OWN * each[0]))

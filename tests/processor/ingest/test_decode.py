@@ -14,15 +14,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
-from otel_mlmon_processor.decode import (
-    MalformedError,
-    TooManyPointsError,
-    decode_logs,
-    decode_metrics,
-    decode_traces,
-)
+from otel_mlmon_processor.decode import MalformedError, decode_logs, decode_metrics, decode_traces
 from otel_mlmon_processor.forms import Forms
-from otel_mlmon_processor.point_values import DecodeLimits
+from otel_mlmon_processor.point_values import DecodeLimits, TooManyPointsError
 from otel_mlmon_processor.points import CUMULATIVE, DELTA
 
 from otel_mlmon import semconv
