@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import re
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -347,6 +349,16 @@ def test_sigterm_ends_it_with_0_and_all_that_was_acknowledged_is_in_the_director
         assert ingest.counters().journal_entries == 0  # all of it is in the checkpoint
     finally:
         ingest.close()
+
+
+def test_a_signal_that_comes_to_another_thread_ends_it_too(real, tmp_path):
+    """Which the system may choose; the main thread waits and is not disturbed by it."""
+    process = real.Processor(tmp_path).process
+    others = [
+        int(thread.name) for thread in Path(f"/proc/{process.pid}/task").iterdir() if thread.name != str(process.pid)
+    ]
+    assert ctypes.CDLL(None).tgkill(process.pid, others[0], signal.SIGTERM) == 0
+    assert process.wait(60) == 0
 
 
 @pytest.fixture
