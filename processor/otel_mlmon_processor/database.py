@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 APPLICATION: Final = 0x6D6C6D6E  # "mlmn": says whose database it is
-FORMAT: Final = 5
-OLDEST: Final = 3  # that is taken up: it has the same tables; what is in them has changed
+FORMAT: Final = 6
+OLDEST: Final = 3  # that is taken up
 
 _PAGE: Final = 16_384  # bytes; bodies are long, and each page costs a call of the system
 
@@ -40,6 +40,8 @@ CREATE TABLE identity (
     created_ns INTEGER NOT NULL
 ) STRICT;
 """
+# Of profiles that the checkpoint names, by the SHA-256 of what lz4 made smaller. Since format 6.
+_DOCUMENTS: Final = "CREATE TABLE IF NOT EXISTS document (digest TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT"
 
 
 class JournalError(Exception):
@@ -149,6 +151,7 @@ def connect(path: Path, clock: Callable[[], int]) -> sqlite3.Connection:
             database.execute("INSERT INTO identity VALUES (1, ?, ?)", (str(uuid.uuid4()), clock()))
             database.execute(f"PRAGMA application_id = {APPLICATION}")
             database.execute("COMMIT")
+        database.execute(_DOCUMENTS)
         database.execute(f"PRAGMA user_version = {FORMAT}")  # from now on no older version can read it
     except BaseException:
         database.close()

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from otel_mlmon.profile.document import Profile
 from otel_mlmon_processor.additions import Additions, Sent
@@ -21,11 +21,23 @@ from otel_mlmon_processor.producers import UnusableError
 from otel_mlmon_processor.profile_store import ProfileStore
 from otel_mlmon_processor.reasons import Reason
 from otel_mlmon_processor.state import State
-from otel_mlmon_processor.upgrades import OLDEST, upgrade
+from otel_mlmon_processor.upgrades import OLDEST, upgrade, upgrade_profiles
 from otel_mlmon_processor.views import Capture, build, capture
 from otel_mlmon_processor.windows import ModelKey, ModelView
 
-FORMAT: Final = 5  # of the dump
+FORMAT: Final = 6  # of the dump
+
+
+class Dump(NamedTuple):
+    """A fold to go on from.
+
+    Args:
+        body: what changes all the time.
+        documents: of the profiles in it, by digest: they hardly ever change, and are larger by far.
+    """
+
+    body: bytes
+    documents: Mapping[str, bytes]
 
 
 class FormatError(ValueError):
@@ -119,28 +131,27 @@ class Fold:
             len(state.producers),
         )
 
-    def dump(self) -> bytes:
+    def dump(self) -> Dump:
         """The whole state; `load` continues from it exactly."""
         settings = [self.settings.window_ns, self.settings.display_windows]
-        return pack([FORMAT, settings, self._state.dump(), self._profiles.dump()])
+        body = pack([FORMAT, settings, self._state.dump(), self._profiles.dump()])
+        return Dump(body, self._profiles.documents())
 
     @classmethod
     def load(
-        cls, data: bytes, settings: FoldSettings | None = None, parse: Callable[[bytes], Profile] = Profile.from_bytes
+        cls, dump: Dump, settings: FoldSettings | None = None, parse: Callable[[bytes], Profile] = Profile.from_bytes
     ) -> Fold:
         """The fold of a dump. Where the settings say other windows than it was made with, totals stay and the sliding
         window is summed again; windows of another length are dropped.
 
         Raises:
-            FormatError: the dump is damaged or of a newer version.
+            FormatError: the dump is damaged, not whole, or of a newer version.
         """
         fold = cls(settings, parse)
         try:
-            version, *rest = unpack(data)
+            version, *rest = unpack(dump.body)
         except PackError as error:
-            raise FormatError(
-                f"the checkpoint cannot be read ({error}); restore a backup, or move the directory away to begin anew"
-            ) from error
+            raise FormatError(_say_unreadable(str(error))) from error
         if not OLDEST <= version <= FORMAT:
             raise FormatError(
                 f"the checkpoint has format {version}, this version reads {OLDEST} to {FORMAT}: run the version that "
@@ -148,7 +159,10 @@ class Fold:
             )
         windows, state, profiles = rest
         fold._state = State.load(upgrade(version, state), fold.settings)
-        fold._profiles.load(profiles)
+        try:
+            fold._profiles.load(*upgrade_profiles(version, profiles, dump.documents))
+        except KeyError as error:
+            raise FormatError(_say_unreadable(f"the profile {error.args[0]} is missing")) from None
         if windows != [fold.settings.window_ns, fold.settings.display_windows]:
             fold._state.recut(windows=windows[0] == fold.settings.window_ns)
         return fold
@@ -165,3 +179,7 @@ class Fold:
         for part in group.parts:
             self._profiles.add(producer.number, producer.key(part.model, part.version), part, refused)
         Sent(state, producer, additions, refused).take(group.points, group.block)
+
+
+def _say_unreadable(how: str) -> str:
+    return f"the checkpoint cannot be read ({how}); restore a backup, or move the directory away to begin anew"

@@ -25,7 +25,7 @@ from otel_mlmon import semconv
 from otel_mlmon.profile.document import Profile
 from otel_mlmon_processor.batch import Batch
 from otel_mlmon_processor.decode import NOT_ML, MalformedError, decode_logs, decode_metrics, decode_traces
-from otel_mlmon_processor.fold import Fold, FormatError
+from otel_mlmon_processor.fold import Dump, Fold, FormatError
 from otel_mlmon_processor.fold_settings import FoldSettings
 from otel_mlmon_processor.forms import Forms
 from otel_mlmon_processor.intake import IngestCounters, IngestSettings, Outcome, RefusedError
@@ -232,7 +232,11 @@ class Ingest:
         seq, count = checkpoint.seq if checkpoint else 0, 0
         limits = replace(self.settings.limits, points=sys.maxsize)  # what was acknowledged is taken
         try:
-            fold = Fold.load(checkpoint.body, settings, parse) if checkpoint else Fold(settings, parse)
+            fold = (
+                Fold.load(Dump(checkpoint.body, checkpoint.documents), settings, parse)
+                if checkpoint
+                else Fold(settings, parse)
+            )
             for entry in entries:
                 _apply(fold, entry.received_ns, _decode(entry.signal, entry.body, limits, self._forms))
                 seq, count = entry.seq, count + 1
@@ -354,8 +358,8 @@ class Ingest:
         began = time.monotonic()
         try:
             with self._folding:
-                body = self._fold.dump()
-            self._journal.checkpoint(self._folded, self._clock(), body)
+                dump = self._fold.dump()
+            self._journal.checkpoint(self._folded, self._clock(), *dump)
         except Exception as error:
             _LOG.error("no checkpoint: %s", error, exc_info=not isinstance(error, JournalError))
             for done in waiting:

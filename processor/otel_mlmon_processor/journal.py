@@ -9,11 +9,12 @@ disk is what limits how much can be taken in.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -54,11 +55,12 @@ class Entry(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """The folded state up to and with entry `seq`."""
+    """The folded state up to and with entry `seq`, and the documents in it by their SHA-256."""
 
     seq: int
     created_ns: int
     body: bytes
+    documents: Mapping[str, bytes]
 
 
 class Journal:
@@ -125,14 +127,19 @@ class Journal:
         self.bytes += sum(len(packed.body) for _, _, packed in requests)
         return first
 
-    def checkpoint(self, seq: int, created_ns: int, body: bytes) -> None:
+    def checkpoint(self, seq: int, created_ns: int, body: bytes, documents: Mapping[str, bytes]) -> None:
         """Keep the state folded up to and with entry `seq`, and delete these entries, but for those that wait, in one
-        transaction.
+        transaction. Of the documents those are written that were not in the last.
 
         Raises:
             JournalError: nothing was changed.
         """
         with self._transaction():
+            held = {digest for (digest,) in self._database.execute("SELECT digest FROM document")}
+            gone = [(digest,) for digest in held - documents.keys()]
+            self._database.executemany("DELETE FROM document WHERE digest = ?", gone)
+            new = ((digest, lz4.block.compress(documents[digest])) for digest in documents.keys() - held)
+            self._database.executemany("INSERT INTO document VALUES (?, ?)", new)
             self._database.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?)", (seq, created_ns, body))
             self._database.execute("DELETE FROM journal WHERE seq <= ? AND NOT waits", (seq,))
         self._read_size()
@@ -176,10 +183,11 @@ class Journal:
             JournalError: the database is damaged.
         """
         try:
-            row = self._database.execute("SELECT seq, created_ns, body FROM checkpoint").fetchone()
+            checkpoint = read_checkpoint(self._database)
         except sqlite3.Error as error:
             raise JournalError(explain(self.path, error)) from error
-        checkpoint = Checkpoint(*row) if row else None
+        except DamagedDocumentError as error:
+            raise JournalError(say_damaged(self.path, str(error))) from error
         return checkpoint, self._entries(checkpoint.seq if checkpoint else 0)
 
     def compact(self) -> None:
@@ -271,6 +279,34 @@ class DamagedEntryError(JournalError):
     def __init__(self, message: str, entry: Entry) -> None:
         super().__init__(message)
         self.entry = entry
+
+
+class DamagedDocumentError(ValueError):
+    """A document is not what was written."""
+
+
+def read_checkpoint(database: sqlite3.Connection) -> Checkpoint | None:
+    """The newest checkpoint.
+
+    Raises:
+        DamagedDocumentError: see there.
+        sqlite3.Error: the database cannot be read.
+    """
+    row = database.execute("SELECT seq, created_ns, body FROM checkpoint").fetchone()
+    there = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'document'").fetchone()  # since format 6
+    held = database.execute("SELECT digest, body FROM document") if there else ()
+    documents = {digest: _read_document(digest, body) for digest, body in held}
+    return Checkpoint(row[0], row[1], row[2], documents) if row else None
+
+
+def _read_document(digest: str, body: bytes) -> bytes:
+    try:
+        document: bytes = lz4.block.decompress(body)
+    except (lz4.block.LZ4BlockError, ValueError, MemoryError):  # of a size that it does not have
+        document = b""
+    if hashlib.sha256(document).hexdigest() != digest:
+        raise DamagedDocumentError(f"the profile {digest} is not what was written")
+    return document
 
 
 def _read_entry(path: Path, row: tuple[int, str, int, int, int, bytes]) -> Entry:

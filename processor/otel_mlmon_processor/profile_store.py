@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from otel_mlmon.profile.document import Profile, ProfileError
 from otel_mlmon_processor.fold_settings import Caps
@@ -27,6 +28,12 @@ class _BrokenError(Exception):
         self.reason = reason
 
 
+class _Held(NamedTuple):
+    profile: Profile
+    document: bytes
+    digest: str
+
+
 @dataclass(slots=True)
 class _Assembly:
     parts: int
@@ -45,7 +52,7 @@ class ProfileStore:
     def __init__(self, caps: Caps, parse: Parse = Profile.from_bytes) -> None:
         self._caps = caps
         self._parse = parse
-        self._documents: dict[ModelKey, dict[str, tuple[Profile, bytes]]] = {}
+        self._documents: dict[ModelKey, dict[str, _Held]] = {}
         self._assemblies: dict[tuple[int, ModelKey, str], _Assembly] = {}
         self.conflicts = 0
 
@@ -76,7 +83,7 @@ class ProfileStore:
     def every(self) -> Mapping[ModelKey, tuple[Profile, ...]]:
         """All profiles of each model, the one created last first."""
         return {
-            key: tuple(sorted((profile for profile, _ in held.values()), key=_age, reverse=True))
+            key: tuple(sorted((one.profile for one in held.values()), key=_age, reverse=True))
             for key, held in self._documents.items()
         }
 
@@ -85,26 +92,34 @@ class ProfileStore:
         self._documents.pop(key, None)
 
     def dump(self) -> list[Any]:
-        """As plain values, for the checkpoint."""
-        documents = [[list(key), document] for key, held in self._documents.items() for _, document in held.values()]
+        """As plain values, for the checkpoint; what is in `documents` by its digest."""
+        documents = [[list(key), one.digest] for key, held in self._documents.items() for one in held.values()]
         assemblies = [
             [producer, list(key), digest, assembly.parts, [[part, body] for part, body in assembly.bodies.items()]]
             for (producer, key, digest), assembly in self._assemblies.items()
         ]
         return [documents, assemblies, self.conflicts]
 
-    def load(self, plain: list[Any]) -> None:
-        """Take up what `dump` gave."""
-        documents, assemblies, self.conflicts = plain
-        for key, document in documents:
-            profile = self._parse(document)
-            self._documents.setdefault(ModelKey(*key), {})[profile.hash] = (profile, document)
+    def documents(self) -> Mapping[str, bytes]:
+        """Of all profiles, by digest."""
+        return {one.digest: one.document for held in self._documents.values() for one in held.values()}
+
+    def load(self, plain: list[Any], documents: Mapping[str, bytes]) -> None:
+        """Take up what `dump` and `documents` gave.
+
+        Raises:
+            KeyError: the document of a digest is missing.
+        """
+        digests, assemblies, self.conflicts = plain
+        for key, digest in digests:
+            profile = self._parse(documents[digest])
+            self._documents.setdefault(ModelKey(*key), {})[profile.hash] = _Held(profile, documents[digest], digest)
         for producer, key, digest, parts, bodies in assemblies:
             held = dict(bodies)
             self._assemblies[producer, ModelKey(*key), digest] = _Assembly(parts, held)
 
     def _measure(self, key: ModelKey) -> int:
-        return sum(len(document) for _, document in self._documents[key].values())
+        return sum(len(one.document) for one in self._documents[key].values())
 
     def _waiting_bytes(self) -> int:
         return sum(len(body) for assembly in self._assemblies.values() for body in assembly.bodies.values())
@@ -131,10 +146,15 @@ class ProfileStore:
             raise _BrokenError("too_many_profiles")
         held = self._documents.setdefault(key, {})
         self.conflicts += bool(held)
-        held[profile.hash] = (profile, document)
+        held[profile.hash] = _Held(profile, document, name_document(document))
         if len(held) > self._caps.profiles:
-            oldest = min((profile for profile, _ in held.values()), key=_age)
+            oldest = min((one.profile for one in held.values()), key=_age)
             del held[oldest.hash]
+
+
+def name_document(document: bytes) -> str:
+    """Its digest: of the bytes, as a profile's hash is the same however it is written."""
+    return hashlib.sha256(document).hexdigest()
 
 
 def _age(profile: Profile) -> tuple[str, str]:

@@ -19,8 +19,8 @@ from rich.console import Console
 from otel_mlmon.cli import SUMMARIES, Command, CommandError
 from otel_mlmon_processor.alarm_store import FILE
 from otel_mlmon_processor.database import JournalError, examine, explain, open_private, sync
-from otel_mlmon_processor.fold import Fold, FoldCounters, FormatError
-from otel_mlmon_processor.journal import Journal
+from otel_mlmon_processor.fold import Dump, Fold, FoldCounters, FormatError
+from otel_mlmon_processor.journal import DamagedDocumentError, Journal, read_checkpoint
 
 NAME: Final = "mlmon.db"
 
@@ -119,7 +119,7 @@ def check(path: Path) -> Health:
             problems += [problem for problem in found if problem != "ok"]
             checkpoint, fold = _read_checkpoint(database, problems)
             journal = _read_journal(database, checkpoint[0] if checkpoint else 0, problems)
-        except sqlite3.DatabaseError as error:  # not all of it can be read
+        except (sqlite3.DatabaseError, DamagedDocumentError) as error:  # not all of it can be read
             problems.append(str(error))
             checkpoint, fold, journal = None, None, _Journal()
     log = path.with_name(f"{NAME}-wal")
@@ -130,16 +130,17 @@ def check(path: Path) -> Health:
 def _read_checkpoint(
     database: sqlite3.Connection, problems: list[str]
 ) -> tuple[tuple[int, int, int] | None, tuple[FoldCounters, int] | None]:
-    row = database.execute("SELECT seq, created_ns, body FROM checkpoint").fetchone()
-    if row is None:
+    checkpoint = read_checkpoint(database)
+    if checkpoint is None:
         return None, None
-    seq, created, body = row
+    seq, created, body, documents = checkpoint
+    size = len(body) + sum(map(len, documents.values()))
     try:
-        fold = Fold.load(body)
+        fold = Fold.load(Dump(body, documents))
     except FormatError as error:
         problems.append(str(error))
-        return (seq, created, len(body)), None
-    return (seq, created, len(body)), (fold.counters(), len(fold.models()))
+        return (seq, created, size), None
+    return (seq, created, size), (fold.counters(), len(fold.models()))
 
 
 def _read_journal(database: sqlite3.Connection, folded: int, problems: list[str]) -> _Journal:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 
 from otel_mlmon_processor.pack import Table
 from otel_mlmon_processor.points import Attributes
+from otel_mlmon_processor.profile_store import name_document
 
 OLDEST: Final = 3  # that can be read
 _ROWS: Final = 4
+_INLINE: Final = 5
 
 
 def upgrade(version: int, state: list[Any]) -> list[Any]:
@@ -19,6 +22,17 @@ def upgrade(version: int, state: list[Any]) -> list[Any]:
     if version == OLDEST:
         state = _from_3(state)
     return _from_4(state) if version <= _ROWS else state
+
+
+def upgrade_profiles(
+    version: int, profiles: list[Any], documents: Mapping[str, bytes]
+) -> tuple[list[Any], Mapping[str, bytes]]:
+    """The profiles and documents of a dump of format `version`, as `ProfileStore.load` takes them."""
+    if version > _INLINE:
+        return profiles, documents
+    held, *rest = profiles  # documents were in the dump itself
+    documents = {name_document(document): document for _, document in held}
+    return [[[key, name_document(document)] for key, document in held], *rest], documents
 
 
 def _from_4(state: list[Any]) -> list[Any]:

@@ -19,6 +19,7 @@ import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from otel_mlmon_processor.database import FORMAT
 from otel_mlmon_processor.ingest import Ingest
+from otel_mlmon_processor.journal import JournalError
 
 from otel_mlmon import semconv
 from otel_mlmon.profile.document import Profile
@@ -165,6 +166,26 @@ def test_the_command_calls_it_sound(sample, real):
     assert (done.returncode, done.stderr) == (0, "")
     assert "journal     2 requests since" in done.stdout
     assert "outbox      1 requests wait" in done.stdout
+
+
+DAMAGES = {
+    "another": ("UPDATE document SET body = x'00'", "is not what was written"),
+    "none": ("DELETE FROM document", "is missing"),
+}
+
+
+@pytest.mark.parametrize(("statement", "says"), DAMAGES.values(), ids=DAMAGES)
+def test_a_profile_that_was_damaged_is_found_and_named(tmp_path, real, statement, says):
+    directory = shutil.copytree(SAMPLES / f"format-{FORMAT}", tmp_path / "data")
+    with contextlib.closing(sqlite3.connect(directory / "mlmon.db", isolation_level=None)) as database:
+        (digest,) = database.execute("SELECT digest FROM document").fetchone()
+        database.execute(statement)
+    with pytest.raises(JournalError, match=rf"the profile {digest} {says}.*restore a backup"):
+        Ingest(directory)
+    command = [real.BIN / "otel-mlmon", "store", "check", directory]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"the profile {digest} {says}" in done.stdout
 
 
 if __name__ == "__main__":

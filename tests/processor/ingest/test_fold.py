@@ -7,7 +7,7 @@ import gzip
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from otel_mlmon_processor.decode import decode_logs, decode_metrics
-from otel_mlmon_processor.fold import Fold, FormatError
+from otel_mlmon_processor.fold import Dump, Fold, FormatError
 from otel_mlmon_processor.fold_settings import Caps, FoldSettings
 from otel_mlmon_processor.pack import pack
 from otel_mlmon_processor.windows import ModelKey, VariableKey
@@ -493,4 +493,4 @@ def test_a_real_profile_travels(otlp):
 @pytest.mark.parametrize("data", [b"", b"nothing", pack([99, [0, 0], [], []])])
 def test_a_dump_that_cannot_be_read_is_a_clear_error(data):
     with pytest.raises(FormatError, match=r"checkpoint (cannot be read|has format 99)"):
-        Fold.load(data)
+        Fold.load(Dump(data, {}))
