@@ -215,6 +215,7 @@ def measure_evaluation(scale: Scale) -> Figures:
         send_profiles(server.target, models)
         with sending(server, make_loads(FEATURES, models, models=models)) as clients:
             clients.run(Phase())
+            server.await_evaluation()  # the first look at a model takes longer than all later ones
             clients.run(Phase(scale.warm))
             full = clock(server, clients, Phase(longer.phase))
             half = clock(server, clients, halve(full, longer, len(clients)))

@@ -26,6 +26,7 @@ from recorder import machine
 
 HERE = Path(__file__).resolve().parent
 BUSY, TIMES = 16, 10
+QUIET = 2.0  # requests a second of a client that sends one at a time: more would wait for one another
 POINTS = 10 * FEATURES  # of a request, as a collector's batch of ten replicas
 SOON = 100.0  # ms: an acknowledgement that comes so soon is one of a processor that is not overloaded
 
@@ -42,10 +43,10 @@ def measure(seconds: float, connections: int) -> dict[str, Any]:
             clients.run(Phase())
             nobody = [NOTHING] * len(others)
             calm = seconds / 4
-            *_, alone = clients.run(NOTHING, *nobody, Phase(calm, rate=10.0))
+            *_, alone = clients.run(NOTHING, *nobody, Phase(calm, rate=QUIET))
             *busy, _ = clients.run(Phase(calm), *nobody, NOTHING)
             before = server.usage()
-            *sent, beside = clients.run(Phase(seconds), *[Phase(seconds)] * len(others), Phase(seconds, rate=10.0))
+            *sent, beside = clients.run(Phase(seconds), *[Phase(seconds)] * len(others), Phase(seconds, rate=QUIET))
             after = server.usage()
             most, overloaded = join(busy), join(sent)
             full = int(most.points.sum()) / (most.ended - most.began)
@@ -100,8 +101,7 @@ Clients come again when they are told to. All run on one machine: {found["machin
 | within {SOON:.0f} ms again, at half the rate, after | {found["recovered_after_s"]} s |
 | acknowledged points that are lost, or there twice | 0 |
 
-The quiet client sends ten requests a second, one at a time, each waited for from when it was due: where one takes
-longer than 100 ms, the next ones wait for it as well, and the more so the longer that lasts.
+The quiet client sends {QUIET:.0f} requests a second, one at a time, each waited for from when it was due.
 """
 
 
