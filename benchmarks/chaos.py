@@ -1,7 +1,7 @@
 """A processor that is killed again and again while clients send: `make chaos`.
 
 Real processes, real gRPC, a seeded schedule of kill -9: at random times of the start, of the running and of the
-shutdown, and at the moment when the processor is seen in a given stage (chaos_processor.py). After each kill a copy of
+shutdown, and within a given stage, in which the processor kills itself (chaos_processor.py). After each kill a copy of
 the data directory is checked by SQLite and opened: of each client it must hold every acknowledged request once, and of
 the one that was not acknowledged all or nothing. Then the client sends that one again, or never. Two clients send
 deltas, two cumulative totals; some requests are sent twice. One in four has a metric that is none of ours, which in
@@ -37,7 +37,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 from chaos_page import make_page
-from chaos_processor import STAGES
+from chaos_processor import STAGES, Board
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from otel_mlmon_processor.ingest import Ingest
@@ -55,6 +55,7 @@ export: [{{endpoint: "http://{backend}", interval: 100ms}}]
 forward: {{endpoint: "http://{backend}"}}
 """
 FOREIGN = "app.number"
+DELAYS = (0.0, 0.3, 1.0, 3.0)  # ms after a stage began, at most, in turn
 # Ways to choose the moment of a kill; all of them are used before the first is used again.
 AIMS = ("receive", "append", "commit", "fold", "checkpoint", "evaluate", "expose", "export", "forward", "recovery")
 WAYS = (
@@ -262,7 +263,8 @@ class Process:
 
 class Chaos:
     def __init__(self, folder: Path, seed: int, clients: int, features: int) -> None:
-        self.rng, self.folder = random.Random(seed), folder
+        # How a request fares is the machine's, and draws from a generator of its own: the schedule is the seed's alone.
+        self.rng, self.fates, self.folder = random.Random(seed), random.Random(seed + 1), folder
         self.data, self.board = folder / "data", folder / "stages"
         self.clients = [Client(number, seed, features) for number in range(clients)]
         self.backend = Backend()
@@ -275,13 +277,15 @@ class Chaos:
             client.target = self.listen
             client.start()
 
-    def start(self) -> None:
-        self.board.write_bytes(bytes(len(STAGES)))
+    def start(self, *, recovering: bool = False) -> None:
+        self.board.write_bytes(bytes(Board.size))
+        if recovering:
+            self._aim("recovery")
         arguments = ["processor", "--data", self.data, "--config", self.folder / "mlmon.yaml"]
         self.process = self.maker.start([*arguments, "--listen", self.listen, "--http", self.http])
 
     def stages(self) -> list[str]:
-        return [stage for stage, count in zip(STAGES, self.board.read_bytes(), strict=True) if count]
+        return [stage for stage, count in zip(STAGES, self.board.read_bytes(), strict=False) if count]
 
     def wait_until_it_listens(self) -> None:
         while not self._is_ready():
@@ -309,21 +313,22 @@ class Chaos:
             self.deck = self.rng.sample(WAYS, len(WAYS))
         way = self.deck.pop()
         began = time.monotonic()
-        self.start()
+        self.start(recovering=way == "recovery")
         if way == "while it starts":
             self._sleep(began, self.rng.uniform(0.0, 1.2 * self.startup))
         elif way == "recovery":
-            self._await("recovery", 20.0)
+            self._await_death()
         else:
             self.wait_until_it_listens()
             self.startup = time.monotonic() - began
             for client in self.clients:
                 client.go.set()
             self._sleep(time.monotonic(), self.rng.uniform(0.02, 0.6))
-            if way == "expose":
-                threading.Thread(target=self._scrape, daemon=True).start()
             if way in AIMS:
-                self._await(way, 2.0)
+                self._aim(way)
+                if way == "expose":
+                    threading.Thread(target=self._scrape, daemon=True).start()
+                self._await_death()
             elif way == "while it ends":
                 self.process.send_signal(signal.SIGTERM)
                 self._sleep(time.monotonic(), self.rng.uniform(0.0, 0.15))
@@ -336,15 +341,20 @@ class Chaos:
     def _sleep(self, began: float, seconds: float) -> None:
         time.sleep(max(began + seconds - time.monotonic(), 0.0))
 
-    def _await(self, stage: str, seconds: float) -> None:
-        """Until the stage is seen, and then a little more or not at all."""
-        at, deadline = STAGES.index(stage), time.monotonic() + seconds
-        with self.board.open("rb", buffering=0) as file:
-            while time.monotonic() < deadline and self.process.poll() is None:
-                if os.pread(file.fileno(), 1, at) != b"\0":
-                    break
-                time.sleep(0.0001)
-        time.sleep(self.rng.choice([0.0, 0.0, 0.0, self.rng.uniform(0, 0.003)]))
+    def _aim(self, stage: str) -> None:
+        """Have the processor kill itself when it is in the stage next."""
+        most = DELAYS[self.result.ways[f"when in {stage}"] % len(DELAYS)]
+        with self.board.open("r+b", buffering=0) as file:
+            os.pwrite(
+                file.fileno(), bytes([STAGES.index(stage) + 1, round(10 * self.rng.uniform(0.0, most))]), len(STAGES)
+            )
+
+    def _await_death(self) -> None:
+        deadline = time.monotonic() + 60
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, "the stage in which it was to be killed was never reached"
+            time.sleep(0.001)
+        assert self.process.wait() == -signal.SIGKILL, (self.folder / "log").read_text()[-3000:]
 
     def _scrape(self) -> None:
         with contextlib.suppress(OSError):
@@ -397,7 +407,7 @@ class Chaos:
         self.result.comparisons += 1
         if request is None:
             return
-        again = self.rng.random() < 0.75
+        again = self.fates.random() < 0.75
         self.result.unacknowledged[
             f"{'counted' if counted else 'not counted'}, {'sent again' if again else 'given up'}"
         ] += 1

@@ -1,6 +1,8 @@
-"""`otel-mlmon processor` as it is, which also notes in a shared file what it is doing: for chaos.py, which kills it.
+"""`otel-mlmon processor` as it is, which also notes in a shared file what it is doing, and kills itself in the stage
+that chaos.py asks for.
 
 The file holds one counter for each stage, of the threads that are in it; the kernel keeps it when the process dies.
+Behind them stands where to die: the stage's number from one, and how long after it began, in tenths of a millisecond.
 All is imported once; then each line on standard input, the arguments as JSON, starts a processor as a process of its
 own, and its number and its exit status are written to standard output.
 """
@@ -12,9 +14,11 @@ import functools
 import json
 import mmap
 import os
+import signal
 import sqlite3
 import sys
 import threading
+import time
 from pathlib import Path
 
 from otel_mlmon import cli
@@ -38,18 +42,29 @@ STAGES = (
 class Board:
     """The shared file, as who writes it sees it."""
 
+    size = len(STAGES) + 2
+
     def __init__(self, path: Path) -> None:
         with path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), len(STAGES))
+            self._map = mmap.mmap(file.fileno(), self.size)
         self._lock = threading.Lock()
 
     def add(self, stage: str, by: int) -> None:
         with self._lock:
             self._map[STAGES.index(stage)] += by
 
+    def _die(self) -> None:
+        time.sleep(self._map[-1] * 1e-4)
+        os.kill(os.getpid(), signal.SIGKILL)
+
     @contextlib.contextmanager
     def during(self, stage: str):
         self.add(stage, 1)
+        if self._map[-2] == STAGES.index(stage) + 1:
+            if self._map[-1]:
+                threading.Thread(target=self._die, daemon=True).start()
+            else:
+                self._die()
         try:
             yield
         finally:
