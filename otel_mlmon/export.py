@@ -331,7 +331,8 @@ class ExportThread:
             except Exception:
                 logger.exception("an export failed; the next is in %g s", self._interval)
         try:
-            self._send()
+            if not self._send():
+                logger.warning("the last export was not acknowledged, and what it held is lost: is a receiver there?")
         except Exception:
             logger.exception("the last export failed")
 

@@ -10,7 +10,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
+from otel_mlmon.columns import UnreadableError
+
 logger = logging.getLogger(__name__)
+
+LOGGED: Final = 8  # errors of a monitor that are logged
 
 # > 0 inside a recorded call or where nothing is to be recorded; threads and tasks have their own.
 _depth: Final[ContextVar[int]] = ContextVar("otel_mlmon_depth", default=0)
@@ -47,11 +51,13 @@ def leave(token: object) -> None:
 
 
 class Errors:
-    """Errors of ours, counted by type; the first of each type is logged. Thread-safe."""
+    """Errors that stay inside, counted by type; the first of each type is logged, and of input that cannot be read each
+    that says something else. Thread-safe.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: set[str] = set()
+        self._known: set[tuple[str, str]] = set()
         self._counts: Counter[str] = Counter()
 
     def note(self, error: BaseException, what: str) -> None:
@@ -59,9 +65,14 @@ class Errors:
         name = type(error).__name__
         with self._lock:
             self._counts[name] += 1
-            first = name not in self._known
-            self._known.add(name)
-        if first:
+            said = (
+                name,
+                str(error) if isinstance(error, UnreadableError) else "",
+            )  # whose text is ours
+            new = said not in self._known and len(self._known) < LOGGED
+            if new:
+                self._known.add(said)
+        if new:
             logger.warning("%s failed, the model is not affected; further %s are only counted: %s", what, name, error)
             logger.debug("where it failed", exc_info=error)
 

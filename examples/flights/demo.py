@@ -137,7 +137,6 @@ def check(run: Run) -> list[str]:
 
 def conclude(stage: Stage, run: Run, profile: Profile, console: Console, *, keep: bool) -> int:
     """Draw, say what has changed and where to look; the exit status."""
-    until = "(until Ctrl-C)" if keep else "(it ends with the demo; `make demo ARGS=--keep` leaves it running)"
     OUTPUT.mkdir(exist_ok=True)
     picture = OUTPUT / "flights.png"
     draw(run, profile, picture)
@@ -152,11 +151,15 @@ def conclude(stage: Stage, run: Run, profile: Profile, console: Console, *, keep
     for at, text in run.said:
         console.print(f"  {at}  {text}", soft_wrap=True, highlight=False)
     console.print(f"\nPicture: {picture.resolve()}", soft_wrap=True)
-    console.print(f"Metrics: {stage.url} {until}; ask for instance (PromQL):", soft_wrap=True)
-    console.print('  ml_feature_drift{ml_drift_measure="effect_lower"} > 0.005', highlight=False)
-    console.print('  ml_feature_quality_change{ml_quality_measure="missing"} > 0.01', highlight=False)
-    console.print("  topk(3, ml_drift_replica)", highlight=False)
-    console.print(f"or in a terminal: otel-mlmon status --url {stage.url}", highlight=False, soft_wrap=True)
+    if keep:
+        command = Path(sys.executable).parent / "otel-mlmon"
+        console.print(f"Metrics: {stage.url} (until Ctrl-C); ask for instance (PromQL):", soft_wrap=True)
+        console.print('  ml_feature_drift{ml_drift_measure="effect_lower"} > 0.005', highlight=False)
+        console.print('  ml_feature_quality_change{ml_quality_measure="missing"} > 0.01', highlight=False)
+        console.print("  topk(3, ml_drift_replica)", highlight=False)
+        console.print(f"or in a terminal: {command} status --url {stage.url}", highlight=False, soft_wrap=True)
+    else:
+        console.print("`make demo ARGS=--keep` leaves the processor running, to be asked and scraped.", highlight=False)
     failures = check(run)
     for failure in failures:
         console.print(f"[red]failed:[/] {failure}", soft_wrap=True)

@@ -227,4 +227,6 @@ def _segments_of(variables: Sequence[Variable], by: str) -> list[str]:
     for variable in variables:
         if variable.column == by and isinstance(variable.axis, CategoryAxis) and variable.transform == "identity":
             return list(variable.axis.names[:MOST_SEGMENTS])
-    raise SourceError(f"by: the reference has no column of categories {by!r}")
+    names = [v.column for v in variables if isinstance(v.axis, CategoryAxis) and v.transform == "identity"]
+    there = f"it has {', '.join(map(repr, names[:10]))}" if names else "it has none"
+    raise SourceError(f"by: the reference has no column of categories {by!r}; {there}")

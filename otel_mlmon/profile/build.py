@@ -85,6 +85,8 @@ def build_profile(
     """
     if not model or not isinstance(model, str):
         raise SourceError(f"model: must be a name, got {model!r}")
+    if not isinstance(version, str):
+        raise SourceError(f"version: must be text, got {version!r}; {str(version)!r} is")
     source, selection = _select(
         data,
         sort_predictions(predictions, classes),

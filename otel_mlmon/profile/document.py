@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, overload
@@ -143,8 +143,11 @@ class Profile:
 
     @cached_property
     def hash(self) -> str:
-        """First 16 hex digits of the SHA-256 of the canonical document, see `to_bytes`."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()[:16]
+        """First 16 hex digits of the SHA-256 of the canonical document with `created` empty, see `to_bytes`.
+
+        So a profile that is built anew from the same data is the same.
+        """
+        return hashlib.sha256(replace(self, created="").to_bytes()).hexdigest()[:16]
 
     @classmethod
     def build(cls, data: Any, *, model: str, version: str = "", predictions: Any = None, **options: Any) -> Profile:

@@ -80,7 +80,7 @@ class Selection:
     def _check_lengths(self, least: int, most: float) -> None:
         for role, column in self.given.items():
             if not least <= length_of(column) <= most:
-                rows = f"{least}" if least == most else f"more than {length_of(column)}"
+                rows = f"{least}" if least == most else f"at least {least}"
                 raise SourceError(f"predictions ({role}): {length_of(column)} for {rows} rows of data")
 
     def _sort(self, chunk: Chunk, start: int) -> Block:

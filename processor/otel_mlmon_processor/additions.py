@@ -36,7 +36,12 @@ class Additions:
         self.newest: dict[tuple[Model, int, str], int] = {}  # event time by model, producer and replica
 
     def add_to(self, state: State) -> None:
-        """Add all of it, and move event time forward."""
+        """Add all of it, and move event time forward.
+
+        First to where it had got without what came now, so that it is the same whether it was looked at meanwhile.
+        """
+        for model in {model: None for model, _ in self.shares}:
+            model.advance(state.now, state.settings)
         for (model, generation), shares in self.shares.items():
             touched: set[int] = set()
             generation.received = state.now

@@ -106,13 +106,14 @@ class Fold:
         oldest = max(now, self._state.now) - self.settings.retire_ns
         return tuple(key for key, model in self._state.models.items() if model.received >= oldest)
 
-    def capture(self, key: ModelKey, wanted: Mapping[str, range] = MappingProxyType({})) -> Capture:
-        """Copies from which the view of a model can be built while the fold goes on; `wanted` as in `views.capture`.
+    def capture(self, key: ModelKey, wanted: Mapping[str, range] = MappingProxyType({}), now: int = 0) -> Capture:
+        """Copies from which the view of a model at `now` (no earlier than the newest time of receipt) can be built
+        while the fold goes on; `wanted` as in `views.capture`.
 
         Raises:
             KeyError: the model is not held.
         """
-        return capture(self._state.models[key], self._state.now, self.settings, wanted)
+        return capture(self._state.models[key], max(now, self._state.now), self.settings, wanted)
 
     def profiles(self) -> Mapping[ModelKey, tuple[Profile, ...]]:
         """Profiles that came as events, of each model the one created last first."""

@@ -1,4 +1,4 @@
-"""The HTTP side: /metrics, /healthz, /readyz, for GET only."""
+"""The HTTP side: /metrics, /healthz, /readyz, and / which names them, for GET only."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make_application(
     is_ready: Callable[[], bool],
     refuse: Callable[[str | None, bool], str | None] = lambda _header, _certified: None,
 ) -> Starlette:
-    """The pages; /healthz and /readyz are open to all.
+    """The pages; all but /metrics are open to all.
 
     Args:
         registry: what /metrics shows.
@@ -57,6 +57,9 @@ def make_application(
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), headers={"content-type": content_type})
 
+    async def show_index(_: Request) -> Response:
+        return PlainTextResponse("otel-mlmon processor: /metrics, /healthz, /readyz; as tables: otel-mlmon status\n")
+
     async def show_health(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
@@ -66,6 +69,7 @@ def make_application(
 
     return make_starlette(
         [
+            Route("/", show_index, methods=["GET"]),
             Route("/metrics", show_metrics, methods=["GET"]),
             Route("/healthz", show_health, methods=["GET"]),
             Route("/readyz", show_readiness, methods=["GET"]),
@@ -212,7 +216,10 @@ class HttpServer:
             self._socket.listen()  # now, as two sockets may be bound to one port until one of them listens
         except OSError as error:
             self._socket.close()
-            raise OSError(f"cannot listen on {address} for HTTP: {error.strerror or error}") from None
+            raise OSError(
+                f"cannot listen on {address} for HTTP: {error.strerror or error}; does another processor run? Another "
+                "address is given by --http (metrics) and --listen-http (OTLP)"
+            ) from None
         self.port = int(self._socket.getsockname()[1])
         config = uvicorn.Config(
             application,

@@ -148,7 +148,7 @@ class Ingest:
         for key in keys:
             with self._folding:
                 try:
-                    captured = self._fold.capture(key, wanted.get(key, {}))
+                    captured = self._fold.capture(key, wanted.get(key, {}), self._clock())
                 except KeyError:  # retired meanwhile
                     continue
             yield build(captured)

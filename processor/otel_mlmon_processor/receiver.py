@@ -77,7 +77,8 @@ class Receiver:
         except RuntimeError as error:
             # gRPC says no more in the exception than that it failed.
             raise OSError(
-                f"cannot listen on {address} for OTLP: it is in use, or no address of this machine"
+                f"cannot listen on {address} for OTLP: it is in use (does another processor or a collector "
+                "run?), or no address of this machine; --listen gives another"
             ) from error
 
     def start(self) -> None:

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from otel_mlmon.cli import SUMMARIES, Command, CommandError
 from otel_mlmon_processor.alarm_store import FILE
+from otel_mlmon_processor.config import Config
 from otel_mlmon_processor.database import JournalError, examine, explain, open_private, sync
 from otel_mlmon_processor.fold import Dump, Fold, FoldCounters, FormatError
 from otel_mlmon_processor.journal import DamagedDocumentError, Journal, read_checkpoint
@@ -78,7 +79,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         description="Needs about as much free space as the file has while it runs.",
     )
     for command in (check, backup, compact):
-        command.add_argument("data", type=Path, metavar="DIR", help="data directory of a processor")
+        default = Config().data
+        text = f"data directory of a processor ({default})"
+        command.add_argument("data", nargs="?", type=Path, metavar="DIR", default=default, help=text)
     backup.add_argument("copy", type=Path, metavar="COPY", help="directory to be made")
 
 

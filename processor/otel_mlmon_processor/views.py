@@ -48,10 +48,11 @@ def capture(
 
     Args:
         model: which.
-        now: newest time of receipt.
+        now: the time; event time moves on, as producers may have fallen silent since something came.
         settings: how time is cut.
         wanted: by profile hash, the windows that are wanted one by one; without them none are.
     """
+    model.advance(now, settings)
     shown = model.current(now, settings.idle_ns)
     start = (model.last + 1 - settings.display_windows) * settings.window_ns
     return Capture(

@@ -33,7 +33,11 @@ class Watermark:
         self.newest.pop(producer, None)
 
     def advance(self, now: int, idle: int, spread: int) -> int:
-        """The watermark at `now`: without producers idle for longer than `idle`, at most `spread` behind the newest."""
+        """The watermark at `now`: without producers idle for longer than `idle`, at most `spread` behind the newest.
+
+        Where all are idle, it is at the newest that came, but never nearer to `now` than they have been silent, as a
+        clock may be ahead.
+        """
         while self.heap:
             end, producer = self.heap[0]
             newest, received = self.newest.get(producer, (-1, 0))
@@ -41,6 +45,8 @@ class Watermark:
                 self.value = max(self.value, end)
                 break
             heapq.heappop(self.heap)
+        if not self.heap:
+            self.value = max(self.value, min(self.fastest, now - idle))
         self.value = max(self.value, self.fastest - spread)
         return self.value
 

@@ -343,7 +343,7 @@ def test_settings_decide(frame):
         ({"time_column": "nope"}, "no column 'nope' in the data"),
         ({"time_column": "carrier"}, "the time column must hold times in ISO 8601, it holds"),
         ({"by": "distance"}, "by: the reference has no column of categories 'distance'"),
-        ({"by": "nope"}, "by: the reference has no column of categories 'nope'"),
+        ({"by": "nope"}, "by: the reference has no column of categories 'nope'; it has "),
         ({"prediction": "nope"}, "no column 'nope' in the data"),
         ({"prediction": np.zeros(3)}, "prediction: must be the name of a column"),
         ({"types": {"nope": "numeric"}}, "types: no column 'nope' in the data"),

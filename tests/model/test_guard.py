@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from otel_mlmon.columns import UnreadableError
 from otel_mlmon.guard import Errors, enter, inside, is_outermost, leave
 
 
@@ -72,6 +73,14 @@ def test_errors_are_counted_by_type_and_the_first_of_each_is_logged(caplog):
         errors.note(ValueError("four"), "doing something")
     assert len(caplog.records) == 2
     assert errors.collect() == Counter(ValueError=1)
+
+
+def test_input_that_cannot_be_read_is_logged_once_for_each_cause_and_no_more_than_eight_times(caplog):
+    errors = Errors()
+    for number in [1, 2, 2, 1, *range(100)]:
+        errors.note(UnreadableError(f"{number} columns"), "reading")
+    assert [record.args[-1].args[0] for record in caplog.records] == [f"{n} columns" for n in (1, 2, 0, 3, 4, 5, 6, 7)]
+    assert errors.collect() == Counter(UnreadableError=104)
 
 
 def test_errors_of_threads_are_counted_exactly(caplog):

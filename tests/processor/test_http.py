@@ -76,6 +76,7 @@ def test_a_client_that_accepts_gzip_can_read_what_it_gets(client, server):
 
 
 def test_alive_at_once_and_ready_when_it_is(client, ready):
+    assert (client.get("/").status_code, "/metrics" in client.get("/").text) == (200, True)
     assert (client.get("/healthz").status_code, client.get("/healthz").text) == (200, "ok\n")
     assert (client.get("/readyz").status_code, client.get("/readyz").text) == (503, "starting\n")
     ready.set()
@@ -90,7 +91,7 @@ def test_other_methods_are_not_allowed(client, method, path):
     assert "GET" in answer.headers["allow"]
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics2", "/metrics/x", "/../etc/passwd", "/docs"])
+@pytest.mark.parametrize("path", ["/x", "/metrics2", "/metrics/x", "/../etc/passwd", "/docs"])
 def test_other_pages_are_not_there(client, path):
     assert client.get(path).status_code == 404
 

@@ -145,7 +145,7 @@ def test_it_is_opened_with_what_was_counted(sample, otlp):
         "window": [13, 3, 3, 14],
         "replicas": {"a": [1, 3, 3, 4], "b": [12, 0, 0, 10]},
         "calls": (3, [5, 0, 0, 1]),
-        "profile": "7640c8f02d9b55ac",  # as the version that wrote it has made it
+        "profile": "8f406685c8d28e2d",
         "counters": (2, 13, 2, 1),
     }
     assert duplicates == 0

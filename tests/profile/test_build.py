@@ -439,7 +439,7 @@ def test_wrong_options_are_named(rows):
         ({"time_column": "nope"}, "no column 'nope'"),
         ({"time_column": "word"}, "time column"),
         ({"predictions": "nope"}, "no column 'nope'"),
-        ({"predictions": np.zeros(999)}, "999 for .*1000 rows|999 for more than 999 rows"),
+        ({"predictions": np.zeros(999)}, "999 for (at least )?1000 rows of data"),
         ({"predictions": {"label": np.zeros(1000)}}, "the roles are value, class, score"),
         ({"importance": {"nope": 1.0}}, "no feature 'nope'"),
         ({"importance": [1.0]}, "1 numbers for 10 features"),
@@ -448,6 +448,8 @@ def test_wrong_options_are_named(rows):
     ]:
         with pytest.raises(SourceError, match=message):
             build(rows, **options)
+    with pytest.raises(SourceError, match="version: must be text, got 1; '1' is"):
+        Profile.build(rows, model="m", version=1)
     with pytest.raises(SourceError, match="model: must be a name"):
         Profile.build(rows, model="")
     with pytest.raises(SourceError, match=r"both give a feature 'a\.age'"):

@@ -10,6 +10,7 @@ from otel_mlmon_processor.decode import decode_logs, decode_metrics
 from otel_mlmon_processor.fold import Dump, Fold, FormatError
 from otel_mlmon_processor.fold_settings import Caps, FoldSettings
 from otel_mlmon_processor.pack import pack
+from otel_mlmon_processor.views import build
 from otel_mlmon_processor.windows import ModelKey, VariableKey
 
 from otel_mlmon import semconv
@@ -159,6 +160,34 @@ def test_the_watermark_waits_for_the_slowest_and_not_for_the_idle(otlp):
     assert one(fold).watermark == pytest.approx(otlp.at(5) / 1e9)
     assert fold.counters().late == 1
     assert one(fold).window[otlp.X].seen == 6
+
+
+def test_rows_of_producers_that_have_ended_are_shown_though_nothing_comes_after_them(otlp):
+    fold, times = Fold(FoldSettings(idle_timeout=120)), (1, 2.5, 3.1, 4.6)
+    first, second = otlp.Sender("a", "i"), otlp.Sender("a", "j")
+    feed(otlp, fold, first.request(first.count(4, 0, 1)), received=1)
+    feed(otlp, fold, second.request(second.count(3, 1, 2)), received=2)
+    shown = []
+    for now in times:
+        view = build(fold.capture(one(fold).key, now=otlp.at(now)))
+        shown.append((round(view.watermark / 60 - otlp.at(0) / 60e9, 3), view.window[otlp.X].seen))
+    assert shown == [(1, 4), (1, 4), (2, 7), (2, 7)]
+
+
+def test_looking_changes_nothing_of_what_is_folded_later(otlp):
+    """As a restart replays what came, and not who looked when."""
+    one_looked_at, other = (Fold(FoldSettings(idle_timeout=120, display=600)) for _ in range(2))
+    for fold in (one_looked_at, other):
+        senders = [otlp.Sender(name, name) for name in "ab"]
+        for minute in (0, 1, 2, 7, 8, 30):
+            for sender in senders[: 1 + minute % 2]:
+                if fold is one_looked_at:
+                    for key in fold.models():
+                        fold.capture(key, now=otlp.at(minute + 0.9))
+                feed(otlp, fold, sender.request(sender.count(1, minute, minute + 1)), received=minute + 1)
+        feed(otlp, fold, senders[1].request(senders[1].count(1, 8, 9)), received=30)
+    assert one_looked_at.dump() == other.dump()
+    assert other.counters().late
 
 
 def test_operational_points_do_not_move_time(otlp):
