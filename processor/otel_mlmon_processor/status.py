@@ -42,6 +42,15 @@ SECONDS: Final = 2.0
 SHOWN: Final = 2  # variables of an alarm in a sentence
 _OTHER_NAME: Final = (62, 64)  # OpenSSL's codes of a certificate for another host name, another address
 
+# Counters of what did not arrive.
+_LOSSES: Final = {
+    semconv.METRIC_MLMON_PROCESSOR_REFUSED: "requests refused",
+    semconv.METRIC_MLMON_PROCESSOR_DROPPED: "items of accepted requests not used",
+    semconv.METRIC_MLMON_PROCESSOR_SEND_DROPPED: "requests not passed on, or exports given up",
+}
+_HARMLESS: Final = {"not_ml", "unused"}  # reasons: it was never meant for us
+
+Losses = dict[str, dict[str, int]]  # what did not arrive: by reason, how many
 Model = tuple[str, ...]  # service namespace, service, environment, model, version
 Variable = tuple[str, str]  # role, name
 
@@ -169,6 +178,20 @@ def read_models(text: str) -> dict[Model, Seen]:
     return models
 
 
+def read_losses(text: str) -> Losses:
+    """What an exposition in the text format says was not taken, not used or not passed on; nothing where all was."""
+    names = {prometheus_name(metric) + "_total": what for metric, what in _LOSSES.items()}
+    lines = [line for line in text.splitlines() if line.startswith(tuple(names))]
+    losses: Losses = {}
+    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+        for sample in family.samples:
+            reason = sample.labels.get(label(semconv.MLMON_REASON), "")
+            if sample.name in names and sample.value and reason not in _HARMLESS:
+                reasons = losses.setdefault(names[sample.name], {})
+                reasons[reason] = reasons.get(reason, 0) + round(sample.value)
+    return losses
+
+
 def _read_variable(seen: Seen, family: str, labels: Mapping[str, str], value: float) -> None:
     feature = labels.get(label(semconv.ML_FEATURE_NAME), "")
     variable = ("feature", feature) if feature else (labels.get(label(semconv.ML_PREDICTION_SIGNAL), ""), "")
@@ -199,10 +222,17 @@ def _plain(text: str) -> str:
     return escape(printable(text))
 
 
-def render(models: Mapping[Model, Seen]) -> RenderableType:
-    """A table of the models, and one for each of what is wrong. Nothing is cut: what is too wide wraps."""
+def render(models: Mapping[Model, Seen], losses: Losses) -> RenderableType:
+    """A table of the models, one for each of what is wrong, and what did not arrive. Nothing is cut: it wraps."""
+    said = [
+        f"{what}: {', '.join(f'{reason} {n:,}' for reason, n in sorted(reasons.items(), key=lambda item: -item[1]))}"
+        for what, reasons in losses.items()
+    ]
+    if said:
+        said.append("(what each reason means: docs/operations.md, What is not taken, and why)")
+    lost = [f"[yellow]{_plain(line)}[/]" for line in said]
     if not models:
-        return "no model has sent anything yet"
+        return Group("no model has sent anything yet", *lost)
     table = _make_table("model", "replicas", "rows", "until (UTC)", "decided by", "what has changed")
     details: list[RenderableType] = []
     for (_, service, _, name, version), seen in sorted(models.items()):
@@ -217,7 +247,7 @@ def render(models: Mapping[Model, Seen]) -> RenderableType:
         table.add_row(*map(_plain, cells), f"[{colour}]{_plain(seen.say())}[/]")
         if seen.words or seen.findings():
             details += [_plain(called), _list_details(seen)]
-    return Group(table, *details)
+    return Group(table, *details, *lost)
 
 
 def _list_details(seen: Seen) -> Table:
@@ -299,8 +329,8 @@ def _hint(url: str, error: Exception) -> str:
     return "is the processor running there?"
 
 
-def read_models_of(request: urllib.request.Request, context: ssl.SSLContext) -> dict[Model, Seen]:
-    """Models of the exposition.
+def look(request: urllib.request.Request, context: ssl.SSLContext) -> tuple[dict[Model, Seen], Losses]:
+    """Models of the exposition, and what did not arrive.
 
     Raises:
         CommandError: it cannot be had, or is none.
@@ -312,7 +342,7 @@ def read_models_of(request: urllib.request.Request, context: ssl.SSLContext) -> 
     except (OSError, HTTPException, ValueError) as error:  # ValueError: the address, or text that is none
         raise CommandError(f"{url} does not answer ({error}); {_hint(url, error)}") from None
     try:
-        return read_models(text)
+        return read_models(text), read_losses(text)
     except ValueError:
         raise CommandError(f"{url} answers with something else than metrics; is it the processor's?") from None
 
@@ -335,14 +365,14 @@ def run(args: argparse.Namespace) -> int:
     """Show it; exit status 1 where an alarm is on."""
     console = Console()
     request, context = make_request(args.url, args.token), make_context(args.ca, args.certificate, args.key)
-    models = read_models_of(request, context)
+    models, losses = look(request, context)
     if not args.watch:
-        console.print(render(models))
+        console.print(render(models, losses))
         return 1 if any(seen.changed for seen in models.values()) else 0
-    with Live(render(models), console=console, auto_refresh=False) as live:
+    with Live(render(models, losses), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(SECONDS)
-            live.update(render(read_models_of(request, context)), refresh=True)
+            live.update(render(*look(request, context)), refresh=True)
 
 
 COMMAND = Command("show models, what has changed, and by how much", configure, run)

@@ -9,6 +9,7 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import grpc
 import numpy as np
 import pytest
 from opentelemetry.sdk.resources import Resource
@@ -18,11 +19,11 @@ from otel_mlmon_processor.exporters.prometheus import SnapshotCollector
 from otel_mlmon_processor.fold import FoldCounters
 from otel_mlmon_processor.intake import IngestCounters
 from otel_mlmon_processor.snapshot import Snapshot
-from otel_mlmon_processor.status import read_models, render
+from otel_mlmon_processor.status import read_losses, read_models, render
 from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console
 
-from otel_mlmon import Monitor, Profile
+from otel_mlmon import Monitor, Profile, semconv
 from otel_mlmon.cli import main
 
 DAY = 1_735_689_600.0  # 1 January 2025, UTC
@@ -95,6 +96,46 @@ def test_it_shows_models_verdicts_and_how_much(running, status, wait, monkeypatc
         monitor.close()
 
 
+@pytest.mark.server
+def test_it_shows_what_was_refused_and_what_was_not_used(real, tmp_path, status, otlp):
+    server = real.Processor(tmp_path)
+    try:
+        sender = otlp.Sender()
+        nameless = sender.request(sender.count(1, 0, 1, labels={semconv.ML_FEATURE_NAME: ""}))
+        with grpc.insecure_channel(f"127.0.0.1:{server.otlp}") as channel:
+            export = channel.unary_unary("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export")
+            export(nameless, timeout=20)
+            for _ in range(2):
+                with pytest.raises(grpc.RpcError):
+                    export(b"\xff\xff", timeout=20)
+        lines = status(server.url + "/metrics").stdout.splitlines()
+        assert "requests refused: malformed 2" in lines
+        assert "items of accepted requests not used: no_feature 1" in lines
+        assert any("docs/operations.md" in line for line in lines)
+    finally:
+        server.stop()
+
+
+def test_losses_are_summed_over_signals_the_most_first_and_what_is_none_of_ours_is_left_out():
+    text = """
+mlmon_processor_refused_total{mlmon_signal="logs",mlmon_reason="overload"} 2.0
+mlmon_processor_refused_total{mlmon_signal="metrics",mlmon_reason="overload"} 1200.0
+mlmon_processor_refused_total{mlmon_signal="metrics",mlmon_reason="too_large"} 1500.0
+mlmon_processor_refused_created{mlmon_signal="metrics",mlmon_reason="too_large"} 1.7e9
+mlmon_processor_dropped_total{mlmon_reason="unused"} 5.0
+mlmon_processor_send_dropped_total{mlmon_purpose="forward",mlmon_endpoint="http://x",mlmon_reason="age"} 3.0
+mlmon_processor_send_dropped_total{mlmon_purpose="forward",mlmon_endpoint="http://x",mlmon_reason="full"} 0.0
+"""
+    assert read_losses(text) == {
+        "requests refused": {"overload": 1202, "too_large": 1500},
+        "requests not passed on, or exports given up": {"age": 3},
+    }
+    shown = show(text, 200)
+    assert "requests refused: too_large 1,500, overload 1,202\n" in shown
+    assert "not used" not in shown
+    assert show("", 200) == "no model has sent anything yet\n"
+
+
 def test_it_says_what_the_processor_says(views):
     """Of every kind of change: the same variables in the same order, for the same reasons."""
     rng = np.random.default_rng(51)
@@ -137,7 +178,7 @@ def test_hostile_names_reach_no_terminal_and_are_no_markup():
         'ml_drift_measure="effect_lower"} 0.5\n'
     )
     out = io.StringIO()
-    Console(file=out, width=300, force_terminal=False).print(render(read_models(text)))
+    Console(file=out, width=300, force_terminal=False).print(render(read_models(text), read_losses(text)))
     shown = out.getvalue()
     assert "[red]x[/red]\\n\\x1b[2J\\u202e" in shown
     assert "\x1b" not in shown
@@ -147,7 +188,7 @@ def test_hostile_names_reach_no_terminal_and_are_no_markup():
 
 def show(text: str, width: int) -> str:
     out = io.StringIO()
-    Console(file=out, width=width, force_terminal=False).print(render(read_models(text)))
+    Console(file=out, width=width, force_terminal=False).print(render(read_models(text), read_losses(text)))
     return out.getvalue()
 
 
