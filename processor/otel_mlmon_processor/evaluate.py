@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from types import MappingProxyType
@@ -219,20 +220,30 @@ def compare_replicas(view: ModelView, key: VariableKey, reference: Reference) ->
     enough = sufficient(np.minimum(*valid), starts.size)
     lower = np.where(enough, effect(p, q).lower, -np.inf)
     far = np.where(enough, effect(p, base).estimate, -np.inf)
+
+    def rate(i: int) -> Rate:
+        return make_rate(int(each[i, -1]), int(each[i].sum()), (int(others[i, -1]), int(others[i].sum())))
+
+    broken = np.zeros(len(names))
+    for i in np.flatnonzero(each[:, -1]).tolist():
+        broken[i] = rate(i).effect
+    # There may be thousands, and few are told of.
+    rather = broken > lower
+    size = np.where(rather, np.maximum(far, broken), far)
+    known = np.flatnonzero(np.isfinite(lower) | rather).tolist()
+    ranked = heapq.nsmallest(REPLICAS, ((-size[i], names[i], i) for i in known))
     found = []
-    for i, name in enumerate(names):
-        rest_of = int(others[i, -1]), int(others[i].sum())
-        broken = make_rate(int(each[i, -1]), int(each[i].sum()), rest_of)
-        if broken.effect > lower[i]:
-            said = say_rate(QualityMeasure.MISSING, broken.reference or 0.0, broken.rate)
-            found.append((max(far[i], broken.effect), ReplicaEffect(name, broken.effect, said)))
-        elif np.isfinite(lower[i]):
+    for _, name, i in ranked:
+        if rather[i]:
+            worse = rate(i)
+            said = say_rate(QualityMeasure.MISSING, worse.reference or 0.0, worse.rate)
+            found.append(ReplicaEffect(name, worse.effect, said))
+        else:
             apart = Pair.of(
                 axis, each[i, :-1], others[i, :-1], std=reference.std, mean_difference=float(differences[i])
             )
-            found.append((far[i], ReplicaEffect(name, float(lower[i]), say_shift(find_shift(apart)))))
-    found.sort(key=lambda pair: (-pair[0], pair[1].replica))
-    return tuple(effect_ for _, effect_ in found[:REPLICAS])
+            found.append(ReplicaEffect(name, float(lower[i]), say_shift(find_shift(apart))))
+    return tuple(found)
 
 
 def _distribution(reference: Reference, pair: Pair | None) -> tuple[tuple[float, float], ...]:
