@@ -249,30 +249,35 @@ def noisy_too(load: Load) -> Load:
 
 
 def measure_start(scale: Scale) -> Figures:
-    """What a start takes after kill -9 with a journal of which no checkpoint holds anything."""
-    empty = [measure_empty() for _ in range(3)]
+    """What a start takes after kill -9 with a journal of which no checkpoint holds anything, and with hardly one."""
+    few = [measure_few() for _ in range(3)]
     with work_in() as folder:
         with running(Processor(folder, **NEVER)) as server:
             send_profiles(server.target, 1)
             with sending(server, make_loads(FEATURES, 100)) as clients:
                 clients.run(Phase(max(10 * scale.share, 3.0)))
         with running(Processor(folder, **NEVER)) as server:
-            took, used = np.array([server.startup, server.usage().cpu]) - np.median(empty, axis=0)
+            took, used = np.array([server.startup, server.usage().cpu]) - np.median(few, axis=0)
             check(server, clients, restarted=True)
     points = int(clients.by_feature.sum())
     return {
         "points": points,
-        "empty_s": round(float(np.median(empty, axis=0)[0]), 2),
+        "few_s": round(float(np.median(few, axis=0)[0]), 2),
         "replay_s": round(float(took), 2),
         "points_per_s": round(points / took),
         "points_per_core": round(points / used),
     }
 
 
-def measure_empty() -> tuple[float, float]:
-    """A start with nothing: s, and s of processor time."""
-    with work_in() as folder, running(Processor(folder, **NEVER)) as server:
-        return server.startup, server.usage().cpu
+def measure_few() -> tuple[float, float]:
+    """A start after kill -9 with the same model and a request of each replica: s, and s of processor time."""
+    with work_in() as folder:
+        with running(Processor(folder, **NEVER)) as server:
+            send_profiles(server.target, 1)
+            with sending(server, make_loads(FEATURES, 100)) as clients:
+                clients.run(Phase())
+        with running(Processor(folder, **NEVER)) as server:
+            return server.startup, server.usage().cpu
 
 
 def measure_memory(cumulative: bool, scale: Scale) -> Figures:

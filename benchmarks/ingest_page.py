@@ -238,7 +238,7 @@ def _tell_start(cases: dict[str, Figures]) -> str:
     return (
         f"## Start after kill -9\n\nA journal of {case['points']:,} points of which no checkpoint holds anything is "
         f"folded in {case['replay_s']:.1f} s, {case['points_per_s']:,} points a second, beside the "
-        f"{case['empty_s']:.1f} s of a start with nothing.\n"
+        f"{case['few_s']:.1f} s of a start with the same model and one request of each of its 100 replicas.\n"
     )
 
 
