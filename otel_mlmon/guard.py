@@ -65,10 +65,7 @@ class Errors:
         name = type(error).__name__
         with self._lock:
             self._counts[name] += 1
-            said = (
-                name,
-                str(error) if isinstance(error, UnreadableError) else "",
-            )  # whose text is ours
+            said = name, str(error) if isinstance(error, UnreadableError) else ""
             new = said not in self._known and len(self._known) < LOGGED
             if new:
                 self._known.add(said)

@@ -60,7 +60,7 @@ class Monitor:
         resolution: seconds; the grid that `time=` is rounded up to.
 
     Raises:
-        TypeError: the profile is neither a Profile nor a name.
+        TypeError: the profile is neither a Profile nor a name, or the version is no text.
     """
 
     def __init__(
@@ -78,6 +78,8 @@ class Monitor:
     ) -> None:
         if not isinstance(profile, (Profile, str)):
             raise TypeError(f"a Profile or a model's name is needed, got {type(profile).__name__}")
+        if not isinstance(version, str):
+            raise TypeError(f"the version must be text, got {version!r}")
         self.profile = profile if isinstance(profile, Profile) else None
         self.model = profile.model if isinstance(profile, Profile) else profile
         self.version = profile.version if isinstance(profile, Profile) else version

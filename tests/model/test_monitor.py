@@ -614,3 +614,8 @@ def test_the_past_and_the_present_are_counted_apart(monitor, sink):
         (p.point for p in sink.of(semconv.METRIC_ML_FEATURE_VALUE)), key=lambda point: point.time_unix_nano
     )
     assert (past.time_unix_nano, past.sum, present.sum) == (120 * BILLION, 5.0, 2.0)
+
+
+def test_a_version_that_is_no_text_is_told_at_once():
+    with pytest.raises(TypeError, match="the version must be text, got 1"):
+        Monitor("credit", version=1)
