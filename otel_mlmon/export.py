@@ -229,8 +229,8 @@ class Sender:
     def send(self) -> bool:
         """Send all that was recorded before the call; False where something was not acknowledged."""
         with self._lock, find_suppression()():
-            sent = self._send_profile()
-            return (self._handed_over or self._send_metrics()) and sent
+            sent = self._handed_over or self._send_metrics()  # first, as they are not to be had again
+            return self._send_profile() and sent
 
     @property
     def connected(self) -> bool:
@@ -295,7 +295,7 @@ class ExportThread:
     def __init__(self, count: Callable[[], None], send: Callable[[], bool], interval: float) -> None:
         self._count, self._send, self._interval = count, send, interval
         self._wake = threading.Event()
-        self._stopping = False
+        self._stopping = self._delivered = False
         self._thread = threading.Thread(target=self._run, name="otel-mlmon-export", daemon=True)
 
     def start(self) -> None:
@@ -312,9 +312,11 @@ class ExportThread:
         self._wake.set()
 
     def stop(self, timeout: float) -> bool:
-        """The same; False where that took longer than `timeout` seconds."""
+        """The same; False where that took longer than `timeout` seconds. What was not delivered is told of."""
         self.ask_to_stop()
         self._thread.join(timeout)
+        if not self._delivered:
+            logger.warning("the last export was not acknowledged, and what it held is lost; the exporter says why")
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -331,8 +333,7 @@ class ExportThread:
             except Exception:
                 logger.exception("an export failed; the next is in %g s", self._interval)
         try:
-            if not self._send():
-                logger.warning("the last export was not acknowledged, and what it held is lost: is a receiver there?")
+            self._delivered = self._send()
         except Exception:
             logger.exception("the last export failed")
 

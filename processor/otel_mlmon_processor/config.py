@@ -381,7 +381,7 @@ class Config(Section):
             if address is not None and missing and not self.insecure and not is_loopback(address):
                 raise ValueError(
                     f"{key} is {address}, which others can reach, {' and '.join(missing)}; "
-                    "put `insecure: true` where the network is yours alone"
+                    "put `insecure: true` into the settings (--config) where the network is yours alone"
                 )
         return self
 

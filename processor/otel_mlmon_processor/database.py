@@ -149,14 +149,25 @@ def connect(path: Path, clock: Callable[[], int]) -> sqlite3.Connection:
             for statement in _SCHEMA.split(";"):
                 database.execute(statement)
             database.execute("INSERT INTO identity VALUES (1, ?, ?)", (str(uuid.uuid4()), clock()))
+            database.execute(_DOCUMENTS)
             database.execute(f"PRAGMA application_id = {APPLICATION}")
+            database.execute(f"PRAGMA user_version = {FORMAT}")
             database.execute("COMMIT")
-        database.execute(_DOCUMENTS)
-        database.execute(f"PRAGMA user_version = {FORMAT}")  # from now on no older version can read it
     except BaseException:
         database.close()
         raise
     return database
+
+
+def adopt(database: sqlite3.Connection) -> None:
+    """Make a database that an older version wrote one of this version, which no older one can read from now on.
+
+    Raises:
+        sqlite3.Error: it cannot be written.
+    """
+    if database.execute("PRAGMA user_version").fetchone()[0] < FORMAT:
+        database.execute(_DOCUMENTS)
+        database.execute(f"PRAGMA user_version = {FORMAT}")
 
 
 def explain(path: Path, error: sqlite3.Error) -> str:

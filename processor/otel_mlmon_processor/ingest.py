@@ -23,6 +23,7 @@ import grpc
 
 from otel_mlmon import semconv
 from otel_mlmon.profile.document import Profile
+from otel_mlmon_processor.ahead import read_ahead
 from otel_mlmon_processor.batch import Batch
 from otel_mlmon_processor.decode import NOT_ML, MalformedError, decode_logs, decode_metrics, decode_traces
 from otel_mlmon_processor.fold import Dump, Fold, FormatError
@@ -80,13 +81,14 @@ class Ingest:
         self.outbox = threading.Event()
         self.abandoned: Mapping[str, int] = {}
         try:
+            self._fold, self._folded, self.recovered = self._recover(fold_settings, parse)
+            self._journal.adopt()
             self._outbox_entries, self._outbox_bytes = self._journal.measure_outbox()
             if self._outbox_entries and not forwarding:
                 self.abandoned = self._journal.abandon()
                 _LOG.warning("%d requests that waited to be passed on are dropped: there is no `forward`",
                              self._outbox_entries)  # fmt: skip
                 self._outbox_entries = self._outbox_bytes = 0
-            self._fold, self._folded, self.recovered = self._recover(fold_settings, parse)
         except BaseException:
             self._journal.close()
             raise
@@ -134,9 +136,12 @@ class Ingest:
             raise
 
     def count_refused(self, signal: str, reason: Refusal) -> None:
-        """Count a request that was not accepted; also of those that never came to `submit`."""
+        """Count a request that was not accepted; also of those that never came to `submit`. The first is told of."""
         with self._changed:
+            first = not any(known == reason for _, known in self._refused)
             self._refused[signal, reason] += 1
+        if first and reason != "closing":
+            _LOG.warning("refused: %s; more of them are only counted, in mlmon_processor_refused_total", reason)
 
     def views(self, wanted: Mapping[ModelKey, Mapping[str, range]] = MappingProxyType({})) -> Iterator[ModelView]:
         """Views of all models, each of the moment it is asked for. Folding stands still while one's counts are copied.
@@ -237,7 +242,7 @@ class Ingest:
                 if checkpoint
                 else Fold(settings, parse)
             )
-            for entry in entries:
+            for entry in read_ahead(entries):
                 _apply(fold, entry.received_ns, _decode(entry.signal, entry.body, limits, self._forms))
                 seq, count = entry.seq, count + 1
         except (FormatError, MalformedError) as error:

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 import lz4.block
 
-from otel_mlmon_processor.database import JournalError, connect, explain, lock, say_damaged
+from otel_mlmon_processor.database import JournalError, adopt, connect, explain, lock, say_damaged
 
 __all__ = ["Checkpoint", "DamagedEntryError", "Entry", "Journal", "JournalError", "Outbox", "Packed", "pack_body"]
 
@@ -189,6 +189,18 @@ class Journal:
         except DamagedDocumentError as error:
             raise JournalError(say_damaged(self.path, str(error))) from error
         return checkpoint, self._entries(checkpoint.seq if checkpoint else 0)
+
+    def adopt(self) -> None:
+        """Write in the format of this version from now on; nothing is changed before, so that what cannot be recovered
+        stays as it is.
+
+        Raises:
+            JournalError: it cannot be written.
+        """
+        try:
+            adopt(self._database)
+        except sqlite3.Error as error:
+            raise JournalError(explain(self.path, error)) from error
 
     def compact(self) -> None:
         """Give back to the system what is free in the file and its log. Needs as much space again while it runs.

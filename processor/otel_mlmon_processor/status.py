@@ -8,9 +8,11 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.client import HTTPException, RemoteDisconnected
 from pathlib import Path
 from typing import Final
+from urllib.error import HTTPError
 
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console, Group, RenderableType
@@ -322,8 +324,6 @@ def _hint(url: str, error: Exception) -> str:
         return "name the authority of its certificate with --ca"
     if isinstance(reason, ssl.SSLError):
         return "if it is without TLS, use http://"
-    if getattr(error, "code", None) == 401:
-        return "see --token, and --certificate with --key"
     if isinstance(error, RemoteDisconnected | ConnectionResetError) and url.startswith("http:"):
         return "if it is with TLS, use https://"
     return "is the processor running there?"
@@ -339,6 +339,14 @@ def look(request: urllib.request.Request, context: ssl.SSLContext) -> tuple[dict
     try:
         with urllib.request.urlopen(request, timeout=10, context=context) as response:  # noqa: S310 -- http only
             text: str = response.read().decode()
+    except HTTPError as error:
+        reason = error.read(80).decode(errors="replace").strip()
+        hint = (
+            "see --token, and --certificate with --key"
+            if error.code == HTTPStatus.UNAUTHORIZED
+            else "is it the processor's?"
+        )
+        raise CommandError(f"{url} refuses ({error.code} {printable(reason)}); {hint}") from None
     except (OSError, HTTPException, ValueError) as error:  # ValueError: the address, or text that is none
         raise CommandError(f"{url} does not answer ({error}); {_hint(url, error)}") from None
     try:

@@ -172,6 +172,18 @@ def back_up(path: Path, copy: Path) -> int:
     partial = copy.with_name(f"{copy.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of one that was broken off
     partial.mkdir(parents=True, mode=0o700)
+    try:
+        health = _copy(path, partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    partial.rename(copy)
+    sync(copy.parent)
+    return health.size
+
+
+def _copy(path: Path, partial: Path) -> Health:
+    """Into a directory that is there; all is on the disk then."""
     target = partial / NAME
     alarms = path.with_name(FILE)
     if alarms.exists():  # first: it may be older than the counts, not newer
@@ -187,25 +199,26 @@ def back_up(path: Path, copy: Path) -> int:
             raise JournalError(explain(target, error)) from error
     health = check(target)
     if health.problems:
-        raise JournalError(f"{partial}: the copy is damaged, and so may be {path}: {health.problems[0]}")
+        raise JournalError(f"the copy is damaged, and so may be {path}: {health.problems[0]}")
     for beside in partial.glob(f"{NAME}-*"):  # left by the check, and empty
         beside.unlink()
     sync(target)
     sync(partial)
-    partial.rename(copy)
-    sync(copy.parent)
-    return health.size
+    return health
 
 
 def compact(directory: Path) -> tuple[int, int]:
     """Give free space back; bytes of the file and its log before and after.
 
     Raises:
-        JournalError: a processor runs, or there is not the space for it.
+        JournalError: a processor runs, it is damaged, or there is not the space for it.
     """
     before = _measure(directory)
     journal = Journal(directory)
     try:
+        problems = check(journal.path).problems
+        if problems:
+            raise JournalError(f"{journal.path}: damaged, see `otel-mlmon store check`: {problems[0]}")
         journal.compact()
     finally:
         journal.close()
@@ -217,12 +230,12 @@ def describe(path: Path, health: Health) -> Iterator[str]:
     yield f"{path}: {'DAMAGED' if health.problems else 'sound'}"
     for problem in health.problems:
         yield f"  {problem}"
-    if health.problems:
+    if health.problems and not any("restore a backup" in problem for problem in health.problems):
         yield "  restore a backup, or move the directory away to begin anew"
     yield f"format      {health.format}"
     yield f"size        {_size(health.size)}, {_size(health.free)} of it free; write-ahead log {_size(health.log)}"
     if health.checkpoint is None:
-        yield "checkpoint  none yet"
+        yield f"checkpoint  {'cannot be told' if health.problems else 'none yet'}"
     else:
         seq, created, size = health.checkpoint
         yield f"checkpoint  up to entry {seq}, {_time(created)}, {_size(size)}"

@@ -69,6 +69,33 @@ def test_an_interrupt_stays_one(grpc_collector, run_script):
     assert {p.point.as_int for p in grpc_collector.of(semconv.METRIC_ML_FEATURE_COUNT)} == {1001}
 
 
+@pytest.mark.parametrize("end", ["", "monitor.close()"])
+def test_what_nobody_took_at_the_end_is_said_to_be_lost(end, run_script):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))  # and does not listen
+        done = run_script(RECORD + end, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{probe.getsockname()[1]}")
+    assert done.returncode == 0
+    assert done.stderr.count("the last export was not acknowledged, and what it held is lost") == 1
+
+
+def test_a_profile_that_nobody_takes_does_not_hold_back_the_counts(grpc_collector, run_script):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        done = run_script(
+            """
+            import numpy as np
+            from otel_mlmon import Monitor, Profile
+
+            X = np.random.default_rng(1).normal(size=(100, 2))
+            Monitor(Profile.build(X, model="m", version="1")).observe(X)
+            """,
+            OTEL_EXPORTER_OTLP_ENDPOINT=grpc_collector.endpoint,
+            OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"http://127.0.0.1:{probe.getsockname()[1]}",
+        )
+    assert done.returncode == 0
+    assert {p.point.as_int for p in grpc_collector.of(semconv.METRIC_ML_FEATURE_COUNT)} == {100}
+
+
 def test_a_closed_monitor_has_nothing_left_to_send(grpc_collector, run_script):
     done = run_script(RECORD + "monitor.close()", OTEL_EXPORTER_OTLP_ENDPOINT=grpc_collector.endpoint)
     assert (done.returncode, done.stderr) == (0, "")

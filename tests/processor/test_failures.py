@@ -178,9 +178,11 @@ def test_what_this_version_cannot_trust_or_read_is_refused_by_name(refuse, fille
     database.execute(statement)
     database.commit()
     database.close()
+    before = (filled / "mlmon.db").read_bytes()
     said = refuse(filled)
     assert f"{filled}/mlmon.db: " in said
     assert says in said
+    assert (filled / "mlmon.db").read_bytes() == before
 
 
 def test_two_processors_on_one_directory(real, refuse, otlp, send, tmp_path):

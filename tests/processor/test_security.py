@@ -415,7 +415,7 @@ def test_status_asks_with_a_certificate_and_a_token(serve, authority, stranger, 
     assert (done, said) == (0, "no model has sent anything yet\n")
     done, said = status(*shown)
     assert done == 2
-    assert "401" in said
+    assert "refuses (401 no_token)" in said
     assert "--token" in said
     assert status("--token", tokens)[0] == 2
     assert "CERTIFICATE_VERIFY_FAILED" in status("--token", tokens, *shown, ca=stranger.ca)[1]

@@ -190,11 +190,17 @@ def test_damage_that_sqlite_does_not_see_is_found(store, filled, statement, says
     status, out, _ = store("check", filled)
     assert status == 1
     assert out.startswith(f"{filled}/mlmon.db: DAMAGED\n  {says}")
-    assert "restore a backup" in out
+    assert out.count("restore a backup") == 1
+    assert "none yet" not in out
     status, _, err = store("backup", filled, filled.parent / "copy")
     assert status == 2
     assert "the copy is damaged, and so may be" in err
-    assert not (filled.parent / "copy").exists()
+    assert not list(filled.parent.glob("copy*"))
+    before = (filled / "mlmon.db").read_bytes()
+    status, _, err = store("compact", filled)
+    assert status == 2
+    assert f"{filled}/mlmon.db: damaged, see `otel-mlmon store check`: {says}" in err
+    assert (filled / "mlmon.db").read_bytes() == before
 
 
 def test_damage_to_pages_is_found(store, otlp, tmp_path):

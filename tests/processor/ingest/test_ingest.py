@@ -210,6 +210,17 @@ def _is_closing(ingest):
     return False
 
 
+def test_the_first_refusal_for_each_reason_is_logged(tmp_path, caplog):
+    ingest = Ingest(tmp_path)
+    try:
+        for signal, reason in (("metrics", "overload"), ("logs", "overload"), ("", "wrong_token"), ("", "wrong_token")):
+            ingest.count_refused(signal, reason)
+    finally:
+        ingest.close()
+    said = [record.getMessage() for record in caplog.records if "refused: " in record.getMessage()]
+    assert [text.split(";")[0] for text in said] == ["refused: overload", "refused: wrong_token"]
+
+
 def test_a_request_of_too_many_points_is_refused_and_what_was_acknowledged_is_taken_up(otlp, tmp_path):
     sender, few = otlp.Sender(), IngestSettings(limits=DecodeLimits(points=1))
     body = sender.request(sender.count(4, 0, 1), sender.count(4, 1, 2))
