@@ -24,7 +24,7 @@ def base():
 
 @pytest.fixture
 def dated(base):
-    return [dataclasses.replace(base, created=day) for day in DAYS]
+    return [dataclasses.replace(base, created=day, trained=day) for day in DAYS]
 
 
 @pytest.fixture
