@@ -126,6 +126,13 @@ def long_table(long: Sequence[Figures]) -> str:
     return table(["requests so far", "points/s", "points/s a core", "p50, p99 ms", "memory, MB"], rows)
 
 
+def say_rounds(times: list[int]) -> str:
+    """How often cases were run."""
+    few, most = min(times, default=0), max(times, default=0)
+    said = "Each case was run once" if few == 1 else f"Medians of {few} rounds"
+    return f"{said}." if few == most else f"{said}, some {most} times, of which these are the medians."
+
+
 def render(document: Figures) -> str:
     """The page."""
     cases, long = summarize(document["rounds"]), document.get("long", {})
@@ -139,7 +146,7 @@ def render(document: Figures) -> str:
             machine=document["machine"],
             date=document["date"],
             disk=document["disk"],
-            rounds=max((len(found) for found in document["rounds"].values()), default=0),
+            rounds=say_rounds([len(found) for found in document["rounds"].values()]),
             reaches=table(["reach", "wanted", "measured", ""], reaches, 4),
             loads=load_table(cases),
             lost=sum(case.get("lost", 0) for _, case in list_loads(cases)),
@@ -156,14 +163,16 @@ def render(document: Figures) -> str:
         if name in cases:
             parts.append(write(cases))
     if tenths:
-        parts.append(f"## Flat\n\n35 points a request, 1,000 replicas, delta; {long['machine']}, {long['date']}.\n\n"
+        parts.append(f"## Flat\n\n35 points a request, 1,000 replicas, delta; {long['machine']}, {long['date']}. What "
+                     "tells replicas apart is kept for this half hour and the one before, so memory grows once where a "
+                     f"half hour begins.\n\n"
                      f"{long_table(tenths)}")  # fmt: skip
     return "\n".join(parts)
 
 
 TEXT = """# How much the processor takes in
 
-`make bench-ingest`, {date}: {machine}, {disk}. Medians of {rounds} rounds.
+`make bench-ingest`, {date}: {machine}, {disk}. {rounds}
 
 {reaches}
 

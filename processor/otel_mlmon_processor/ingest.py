@@ -23,7 +23,6 @@ import grpc
 
 from otel_mlmon import semconv
 from otel_mlmon.profile.document import Profile
-from otel_mlmon_processor.ahead import read_ahead
 from otel_mlmon_processor.batch import Batch
 from otel_mlmon_processor.decode import NOT_ML, MalformedError, decode_logs, decode_metrics, decode_traces
 from otel_mlmon_processor.fold import Dump, Fold, FormatError
@@ -242,7 +241,7 @@ class Ingest:
                 if checkpoint
                 else Fold(settings, parse)
             )
-            for entry in read_ahead(entries):
+            for entry in entries:
                 _apply(fold, entry.received_ns, _decode(entry.signal, entry.body, limits, self._forms))
                 seq, count = entry.seq, count + 1
         except (FormatError, MalformedError) as error:
