@@ -107,7 +107,7 @@ def instrument(board: Board) -> None:
         (ingest.Ingest, "_read", "receive"),
         (journal.Journal, "append", "append"),
         (fold.Fold, "apply", "fold"),
-        (ingest.Ingest, "_checkpoint", "checkpoint"),
+        (ingest.Ingest, "_make", "checkpoint"),
         (app.Processor, "_evaluate", "evaluate"),
         (collector, "collect", "expose"),
         (otlp.OtlpExporter, "_send", "export"),

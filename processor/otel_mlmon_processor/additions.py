@@ -108,6 +108,7 @@ class Sent:
             since = None
         if since is None:
             return block.points()
+        self._state.keep(series[0].model)
         series[0].model.received = self._state.now
         self._found(series[0].model, generation, since, end).append(patch)
         return [block.point(place) for place in plan.others]
@@ -117,6 +118,7 @@ class Sent:
         producer, state = self._producer, self._state
         reading = value if isinstance(value, Reading) else Reading(ExponentialSum.read(value), b"", value.sum)
         series = state.series(producer, metric, attributes, reading)
+        state.keep(series.model)
         series.model.received = state.now
         kind = series.meaning.kind
         if kind == INFO:

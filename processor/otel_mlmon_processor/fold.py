@@ -16,7 +16,7 @@ from otel_mlmon.profile.document import Profile
 from otel_mlmon_processor.additions import Additions, Sent
 from otel_mlmon_processor.batch import Batch, Group
 from otel_mlmon_processor.fold_settings import FoldSettings
-from otel_mlmon_processor.pack import PackError, pack, unpack
+from otel_mlmon_processor.pack import PackError, Piece, encode, join, seal, unpack
 from otel_mlmon_processor.producers import UnusableError
 from otel_mlmon_processor.profile_store import ProfileStore
 from otel_mlmon_processor.reasons import Reason
@@ -38,6 +38,38 @@ class Dump(NamedTuple):
 
     body: bytes
     documents: Mapping[str, bytes]
+
+
+class Unfinished:
+    """A dump that is being made while the fold goes on. Not thread-safe, but for `seal`."""
+
+    def __init__(self, state: State, settings: FoldSettings, profiles: ProfileStore) -> None:
+        self._state, self._dumping = state, state.begin_dump()
+        self._head = [encode(value) for value in (FORMAT, [settings.window_ns, settings.display_windows])]
+        self._profiles, self._documents = encode(profiles.dump()), profiles.documents()
+        self._whole: Piece | None = None
+
+    def go_on(self, seconds: float | None = None) -> bool:
+        """Write for about so long, or all that is left; whether all is written, and the fold is free of it."""
+        if self._whole is None and self._dumping.go_on(seconds):
+            self._whole = join([*self._head, self._dumping.finish(), self._profiles])
+            self._state.end_dump(self._dumping)
+        return self._whole is not None
+
+    def give_up(self) -> None:
+        """It is not wanted any more."""
+        self._state.end_dump(self._dumping)
+
+    def seal(self) -> Dump:
+        """What was written, made small; takes time, and may be done by any thread."""
+        if self._whole is None:
+            raise ValueError("not all is written yet")
+        return Dump(seal(self._whole), self._documents)
+
+    def finish(self) -> Dump:
+        """All at once."""
+        self.go_on()
+        return self.seal()
 
 
 class FormatError(ValueError):
@@ -113,7 +145,9 @@ class Fold:
         Raises:
             KeyError: the model is not held.
         """
-        return capture(self._state.models[key], max(now, self._state.now), self.settings, wanted)
+        model = self._state.models[key]
+        self._state.keep(model)
+        return capture(model, max(now, self._state.now), self.settings, wanted)
 
     def profiles(self) -> Mapping[ModelKey, tuple[Profile, ...]]:
         """Profiles that came as events, of each model the one created last first."""
@@ -134,9 +168,11 @@ class Fold:
 
     def dump(self) -> Dump:
         """The whole state; `load` continues from it exactly."""
-        settings = [self.settings.window_ns, self.settings.display_windows]
-        body = pack([FORMAT, settings, self._state.dump(), self._profiles.dump()])
-        return Dump(body, self._profiles.documents())
+        return self.begin_dump().finish()
+
+    def begin_dump(self) -> Unfinished:
+        """A dump of the state as it is now, which is made bit by bit."""
+        return Unfinished(self._state, self.settings, self._profiles)
 
     @classmethod
     def load(

@@ -13,8 +13,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -25,7 +25,7 @@ from otel_mlmon import semconv
 from otel_mlmon.profile.document import Profile
 from otel_mlmon_processor.batch import Batch
 from otel_mlmon_processor.decode import NOT_ML, MalformedError, decode_logs, decode_metrics, decode_traces
-from otel_mlmon_processor.fold import Dump, Fold, FormatError
+from otel_mlmon_processor.fold import Dump, Fold, FormatError, Unfinished
 from otel_mlmon_processor.fold_settings import FoldSettings
 from otel_mlmon_processor.forms import Forms
 from otel_mlmon_processor.intake import IngestCounters, IngestSettings, Outcome, RefusedError
@@ -43,7 +43,8 @@ _LOG: Final = logging.getLogger(__name__)
 _INTERNAL: Final = "internal"
 _AT_ONCE: Final = 32  # requests in a commit, about
 _PAUSE: Final = 1.0  # s, at least, between two checkpoints that were not asked for
-_SHARE: Final = 0.01  # of the time that these may take, as nothing is taken in meanwhile
+_SHARE: Final = 0.01  # of the time that these may take from requests
+_STEP: Final = 0.005  # s, of a checkpoint between two commits of requests
 
 
 class Ingest:
@@ -102,6 +103,9 @@ class Ingest:
         self._ignored: Counter[Reason] = Counter()
         self._last_checkpoint = time.monotonic()
         self._pause = 0.0  # s, until the next
+        self._making: _Making | None = None  # the checkpoint under way
+        self._wanted: list[Future[None]] = []  # who waits for the next
+        self._sealer = ThreadPoolExecutor(1, "mlmon-seal")
         self._writer = threading.Thread(target=self._run, name="mlmon-ingest", daemon=True)
         self._writer.start()
 
@@ -255,9 +259,9 @@ class Ingest:
                 self._take_in(requests)
             if settled:
                 self._settle(settled)
-            if checkpoints or closing or self._until_due() == 0.0:
-                self._checkpoint(checkpoints)
+            self._checkpoint_some(checkpoints, hurry=closing)
             if closing:
+                self._sealer.shutdown()
                 self._journal.close()
                 return
 
@@ -277,6 +281,10 @@ class Ingest:
 
     def _until_due(self) -> float | None:
         """Seconds until a checkpoint is to be made without being asked for; None while there is nothing for it."""
+        if self._making is not None:  # its next step, unless that is another thread's
+            return None if self._making.sealed is not None and not self._making.sealed.done() else 0.0
+        if self._wanted:
+            return 0.0
         if not self._journal.entries:
             return None
         full = self._journal.bytes >= self.settings.checkpoint_bytes
@@ -358,22 +366,71 @@ class Ingest:
         except Exception as error:  # they come again after a restart
             _LOG.error("not noted as passed on: %s", error, exc_info=not isinstance(error, JournalError))
 
-    def _checkpoint(self, waiting: list[Future[None]]) -> None:
+    def _checkpoint_some(self, asked: list[Future[None]], *, hurry: bool) -> None:
+        """Begin a checkpoint where one is due, or do a little more of it, so that requests hardly wait; in a `hurry`
+        one of all that is folded. What is asked for while one is made waits for the next, which begins later.
+        """
+        self._wanted += asked
+        if hurry and self._making is not None:
+            self._go_on(hurry=True)
+        if hurry or self._making is not None or self._wanted or self._until_due() == 0.0:
+            self._go_on(hurry=hurry)
+
+    def _go_on(self, *, hurry: bool) -> None:
         began = time.monotonic()
+        if self._making is None:
+            self._making = _Making(self._wanted, self._folded)
+            self._wanted = []
+        making, error = self._making, None
         try:
+            done = self._make(making, hurry=hurry)
+        except Exception as failed:
+            _LOG.error("no checkpoint: %s", failed, exc_info=not isinstance(failed, JournalError))
+            done, error = True, failed
+        making.took += time.monotonic() - began
+        if done:
+            self._end(making, error)
+
+    def _make(self, making: _Making, *, hurry: bool) -> bool:
+        """The next step of a checkpoint; whether it was the last."""
+        if making.dump is None:
             with self._folding:
-                dump = self._fold.dump()
-            self._journal.checkpoint(self._folded, self._clock(), *dump)
-        except Exception as error:
-            _LOG.error("no checkpoint: %s", error, exc_info=not isinstance(error, JournalError))
-            for done in waiting:
-                done.set_exception(error)
-            return
-        finally:
-            self._last_checkpoint = time.monotonic()
-            self._pause = (self._last_checkpoint - began) / _SHARE
-        for done in waiting:
-            done.set_result(None)
+                making.dump = self._fold.begin_dump()
+        if making.sealed is None:
+            with self._folding:
+                if not making.dump.go_on(None if hurry else _STEP):
+                    return False
+            making.sealed = self._sealer.submit(making.dump.seal)
+            making.sealed.add_done_callback(lambda _: self._wake())
+        if not (hurry or making.sealed.done()):
+            return False
+        self._journal.checkpoint(making.seq, self._clock(), *making.sealed.result())
+        return True
+
+    def _end(self, making: _Making, error: Exception | None) -> None:
+        """It is written, or cannot be."""
+        if making.dump is not None:
+            making.dump.give_up()
+        self._making = None
+        self._last_checkpoint = time.monotonic()
+        self._pause = making.took / _SHARE
+        for asked in making.asked:
+            asked.set_result(None) if error is None else asked.set_exception(error)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
+
+@dataclass(slots=True)
+class _Making:
+    """A checkpoint that is being made: for whom, up to which entry, how far it is, and the seconds that it took."""
+
+    asked: list[Future[None]]
+    seq: int
+    dump: Unfinished | None = None
+    sealed: Future[Dump] | None = None
+    took: float = 0.0
 
 
 def _decode(signal: str, body: bytes, limits: DecodeLimits, forms: Forms) -> Batch:

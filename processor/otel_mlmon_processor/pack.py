@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Callable, Hashable
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import lz4.block
 import numpy as np
@@ -41,8 +41,17 @@ class PackError(ValueError):
     """The bytes were not written by `pack`, or are damaged."""
 
 
-def pack(tree: Any) -> bytes:
-    """Bytes of a tree of None, bool, int, float, str, bytes, one-dimensional arrays, lists and dicts with text keys."""
+class Piece(NamedTuple):
+    """A tree as text, with the buffers that it refers to in their order."""
+
+    text: str
+    buffers: Sequence[bytes]
+
+
+def encode(tree: Any) -> Piece:
+    """A tree of None, bool, int, float, str, bytes, one-dimensional arrays, lists and dicts with text keys; it may
+    change afterwards.
+    """
     buffers: list[bytes] = []
 
     def replace(value: Any) -> Any:
@@ -55,8 +64,24 @@ def pack(tree: Any) -> bytes:
         raise TypeError(f"cannot pack {type(value).__name__}")
 
     # JSON asks for what it does not know in the order of writing; reading goes by the same order.
-    text = json.dumps(tree, default=replace, separators=(",", ":")).encode()
-    return _MAGIC + bytes(lz4.block.compress(b"".join([struct.pack("<Q", len(text)), text, *buffers])))
+    return Piece(json.dumps(tree, default=replace, separators=(",", ":")), buffers)
+
+
+def join(pieces: Iterable[Piece]) -> Piece:
+    """The list of these trees."""
+    kept = list(pieces)
+    return Piece(f"[{','.join([piece.text for piece in kept])}]", [each for piece in kept for each in piece.buffers])
+
+
+def seal(piece: Piece) -> bytes:
+    """The bytes that `unpack` reads."""
+    text = piece.text.encode()
+    return _MAGIC + bytes(lz4.block.compress(b"".join([struct.pack("<Q", len(text)), text, *piece.buffers])))
+
+
+def pack(tree: Any) -> bytes:
+    """The same at once."""
+    return seal(encode(tree))
 
 
 def unpack(data: bytes) -> Any:

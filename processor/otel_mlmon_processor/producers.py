@@ -169,7 +169,7 @@ class Series:
             self._others[stream.start] = stream
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ProducerState:
     """What is known of one process, mutable. Its environment is that of its first request, whatever is added later."""
 

@@ -6,11 +6,11 @@ from collections import Counter
 from typing import Any, Final
 
 from otel_mlmon_processor.blocks import Form
+from otel_mlmon_processor.dumping import Dumping
 from otel_mlmon_processor.fold_settings import SECOND, FoldSettings
 from otel_mlmon_processor.generation import Generation
 from otel_mlmon_processor.layout import CATEGORY, CELLS, Layout, Place, Slot
 from otel_mlmon_processor.model import Model, OperationKey
-from otel_mlmon_processor.pack import Table
 from otel_mlmon_processor.plans import Plan, make_plan
 from otel_mlmon_processor.points import Attributes, Producer
 from otel_mlmon_processor.producers import (
@@ -49,6 +49,7 @@ class State:
         self.dropped: Counter[Reason] = Counter()
         self._next_producer = 0
         self._swept = 0
+        self._dumping: Dumping | None = None
 
     def intervals_of(self, producer: ProducerState) -> int:
         """Delta intervals that a producer may keep exactly: its share, or one for each of its series if that is more.
@@ -73,6 +74,7 @@ class State:
                 self._next_producer, producer.namespace, producer.service, producer.instance, producer.environment
             )
             self._next_producer += 1
+        self.keep(known)
         known.received = self.now
         return known
 
@@ -123,6 +125,7 @@ class State:
                 raise UnusableError("too_many_models")
             model = self.models[key] = Model(key)
             model.received = self.now
+        self.keep(model)
         generation = None
         if meaning.variable is not None:
             generation = model.generation(meaning.digest, caps.generations)
@@ -175,6 +178,8 @@ class State:
         if self.now - self._swept < _SWEEP:
             return []
         self._swept = self.now
+        if self._dumping is not None:
+            self._dumping.go_on()
         held = len(self.producers), self.streams
         oldest = self.now - self.settings.retire_ns
         for identity, producer in list(self.producers.items()):
@@ -207,23 +212,30 @@ class State:
         for model in self.models.values():
             model.recut(self.settings, windows=windows)
 
-    def dump(self) -> list[Any]:
-        """As plain values, for the checkpoint."""
-        meanings: Table[Meaning] = Table()
-        bounds: Table[bytes] = Table()
-        producers = [[identity, producer.dump(meanings, bounds)] for identity, producer in self.producers.items()]
-        return [
-            [self.streams, self.now, self.points, self.duplicates, self.late, self._next_producer, self._swept],
-            dict(self.dropped),
-            [model.dump() for model in self.models.values()],
-            [[meaning.metric, meaning.attributes] for meaning in meanings.items],
-            bounds.items,
-            producers,
-        ]
+    def begin_dump(self) -> Dumping:
+        """A dump of what is there now; until `end_dump` what changes is written to it first. One at a time: all that is
+        left of the one before is written now.
+        """
+        if self._dumping is not None:
+            self._dumping.go_on()
+        numbers = [self.streams, self.now, self.points, self.duplicates, self.late, self._next_producer, self._swept]
+        header = [numbers, dict(self.dropped)]
+        self._dumping = Dumping(header, list(self.models.values()), self.producers)
+        return self._dumping
+
+    def end_dump(self, dumping: Dumping) -> None:
+        """It is finished, or given up."""
+        if self._dumping is dumping:
+            self._dumping = None
+
+    def keep(self, part: Model | ProducerState) -> None:
+        """Before a model or a producer changes: a dump that is being made must have it as it was."""
+        if self._dumping is not None:
+            self._dumping.keep(part)
 
     @classmethod
     def load(cls, plain: list[Any], settings: FoldSettings) -> State:
-        """What `dump` gave; series are interpreted again."""
+        """What `Dumping.finish` gave, unpacked; series are interpreted again."""
         numbers, dropped, models, meanings, bounds, producers = plain
         state = cls(settings)
         state.streams, state.now, state.points, state.duplicates, state.late = numbers[:5]

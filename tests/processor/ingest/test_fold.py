@@ -9,6 +9,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from otel_mlmon_processor.decode import decode_logs, decode_metrics
 from otel_mlmon_processor.fold import Dump, Fold, FormatError
 from otel_mlmon_processor.fold_settings import Caps, FoldSettings
+from otel_mlmon_processor.forms import Forms
 from otel_mlmon_processor.pack import pack
 from otel_mlmon_processor.views import build
 from otel_mlmon_processor.windows import ModelKey, VariableKey
@@ -523,3 +524,63 @@ def test_a_real_profile_travels(otlp):
 def test_a_dump_that_cannot_be_read_is_a_clear_error(data):
     with pytest.raises(FormatError, match=r"checkpoint (cannot be read|has format 99)"):
         Fold.load(Dump(data, {}))
+
+
+# ------------------------------------------------------------------ a dump that is made while the fold goes on
+
+
+def one_more(otlp, sender, fold, forms):
+    fold.apply(otlp.at(10.5), decode_metrics(sender.request(*both(sender, 5)), forms=forms))
+
+
+def another_profile(otlp, sender, fold, forms):
+    feed(otlp, fold, sender.request(sender.count(1, 6, 7, labels={semconv.ML_REFERENCE_HASH: "h2"})), received=10.5)
+
+
+def another_process(otlp, sender, fold, forms):
+    other = otlp.Sender("z", "z")
+    feed(otlp, fold, other.request(other.count(1, 6, 7), other.count(1, 6, 7, labels={semconv.ML_MODEL_NAME: "new"})))
+
+
+def a_duration(otlp, sender, fold, forms):
+    name = semconv.METRIC_ML_INFERENCE_DURATION.name
+    feed(otlp, fold, sender.request(sender.histogram([1, 0, 0, 0], 6, 7, name=name)), received=10.5)
+
+
+def a_look(otlp, sender, fold, forms):
+    fold.capture(fold.models()[0], now=otlp.at(600))
+
+
+def all_are_forgotten(otlp, sender, fold, forms):
+    other = otlp.Sender("z", "z", service="other")
+    feed(otlp, fold, other.request(other.count(1, 5_000, 5_001)), received=5_001)
+
+
+# All but the last within a minute of the last look for who has fallen silent, which has the dump finished first.
+
+
+def both(sender, minute):
+    return sender.histogram([1, 2, 0, 1], minute, minute + 1, total=3.0), sender.count(4, minute, minute + 1)
+
+
+@pytest.mark.parametrize("change", [one_more, another_profile, another_process, a_duration, a_look, all_are_forgotten])
+def test_a_dump_says_what_was_when_it_was_begun(otlp, change):
+    fold, sender, slow, forms = Fold(), otlp.Sender(), otlp.Sender("b", "j"), Forms()
+    feed(otlp, fold, slow.request(slow.count(1, 0, 1)), received=5)
+    for minute in range(5):
+        fold.apply(otlp.at(10), decode_metrics(sender.request(*both(sender, minute)), forms=forms))
+    before = fold.dump()
+    begun = fold.begin_dump()
+    change(otlp, sender, fold, forms)
+    assert fold.dump() != before
+    assert Fold.load(begun.finish()).dump() == Fold.load(before).dump()
+
+
+def test_two_dumps_at_once_are_each_of_its_own_moment(otlp):
+    fold, sender, moments = Fold(), otlp.Sender(), []
+    for minute in range(3):
+        feed(otlp, fold, sender.request(sender.count(1, minute, minute + 1)))
+        moments.append((fold.begin_dump(), minute + 1))
+    feed(otlp, fold, sender.request(sender.count(1, 3, 4)))
+    for begun, seen in moments:
+        assert one(Fold.load(begun.finish())).totals[otlp.X].seen == seen

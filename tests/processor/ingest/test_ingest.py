@@ -210,6 +210,33 @@ def _is_closing(ingest):
     return False
 
 
+def test_requests_are_answered_while_a_checkpoint_is_made(otlp, tmp_path, monkeypatch):
+    monkeypatch.setattr("otel_mlmon_processor.ingest._STEP", 0.0)  # it does not go on
+    ingest, sender = Ingest(tmp_path / "live"), otlp.Sender()
+    other = otlp.Sender("b", "j")
+    ingest.submit(METRICS, other.request(other.count(1, 0, 1)))
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ingest.checkpoint)
+        while ingest._making is None:
+            pass
+        second = pool.submit(ingest.checkpoint)
+        for minute in range(1, 6):
+            ingest.submit(METRICS, sender.request(sender.count(1, minute, minute + 1)))
+        assert not first.done()
+        assert seen(ingest, otlp) == 6
+        again = Ingest(crash(ingest, tmp_path / "crashed"))
+        assert (seen(again, otlp), again.counters().journal_entries) == (6, 6)
+        again.close()
+        monkeypatch.setattr("otel_mlmon_processor.ingest._STEP", 1.0)
+        first.result(20)
+        second.result(20)  # which was asked for later, and holds what came meanwhile
+    assert ingest.counters().journal_entries == 0
+    again = Ingest(crash(ingest, tmp_path / "again"))
+    assert seen(again, otlp) == 6
+    again.close()
+    ingest.close()
+
+
 def test_the_first_refusal_for_each_reason_is_logged(tmp_path, caplog):
     ingest = Ingest(tmp_path)
     try:

@@ -190,7 +190,7 @@ class Machine(RuleBasedStateMachine):
         # Nobody is forgotten, or what is sent again after that would count again: a named test has that.
         self.settings = FoldSettings(display=600.0, retire=1e9)
         self.fold, self.forms = Fold(self.settings), Forms()
-        self.checkpoint, self.journal = self.fold.dump(), []
+        self.checkpoint, self.journal, self.begun = self.fold.dump(), [], None
         self.minute, self.ticks, self.lives = 100.0, 0, 0
         self.replicas: dict[str, Replica] = {}
         self.network: list[Request] = []
@@ -382,13 +382,28 @@ class Machine(RuleBasedStateMachine):
                 self.expected[item.place, key] += item.counts[key] - (known.counts[key] if known else 0)
 
     @rule()
-    def write_a_checkpoint(self):
-        self.checkpoint, self.journal = self.fold.dump(), []
+    def begin_a_checkpoint(self):
+        if self.begun is None:
+            whole = Fold.load(self.fold.dump(), self.settings).dump()
+            self.begun = self.fold.begin_dump(), whole, len(self.journal)
+
+    @rule(seconds=st.sampled_from([1e-6, 1e-4]))
+    def go_on_with_the_checkpoint(self, seconds):
+        if self.begun is not None:
+            self.begun[0].go_on(seconds)
+
+    @rule()
+    def end_the_checkpoint(self):
+        """It says what was when it was begun, whatever came since."""
+        if self.begun is not None:
+            unfinished, whole, since = self.begun
+            self.checkpoint, self.journal, self.begun = unfinished.finish(), self.journal[since:], None
+            assert Fold.load(self.checkpoint, self.settings).dump() == whole
 
     @rule()
     def crash(self):
         """What is not in the checkpoint is folded again from the journal, read in full, to the same state."""
-        before = self.fold.dump()
+        before, self.begun = self.fold.dump(), None
         self.fold = Fold.load(self.checkpoint, self.settings)
         for received, body in self.journal:
             self.fold.apply(received, decode_metrics(body))
