@@ -51,9 +51,8 @@ class Dumping:
         else:
             self._pieces[part] = encode([self._identities[part], part.dump(self._meanings, self._bounds)])
 
-    def finish(self) -> Piece:
-        """All of it, as `State.load` takes it."""
-        self.go_on()
+    def put_together(self) -> Piece:
+        """All of it, once it is written, as `State.load` takes it."""
         meanings = [[meaning.metric, meaning.attributes] for meaning in self._meanings.items]
         return join(
             [

@@ -16,7 +16,7 @@ from otel_mlmon.profile.document import Profile
 from otel_mlmon_processor.additions import Additions, Sent
 from otel_mlmon_processor.batch import Batch, Group
 from otel_mlmon_processor.fold_settings import FoldSettings
-from otel_mlmon_processor.pack import PackError, Piece, encode, join, seal, unpack
+from otel_mlmon_processor.pack import PackError, encode, join, seal, unpack
 from otel_mlmon_processor.producers import UnusableError
 from otel_mlmon_processor.profile_store import ProfileStore
 from otel_mlmon_processor.reasons import Reason
@@ -47,24 +47,24 @@ class Unfinished:
         self._state, self._dumping = state, state.begin_dump()
         self._head = [encode(value) for value in (FORMAT, [settings.window_ns, settings.display_windows])]
         self._profiles, self._documents = encode(profiles.dump()), profiles.documents()
-        self._whole: Piece | None = None
+        self._written = False
 
     def go_on(self, seconds: float | None = None) -> bool:
         """Write for about so long, or all that is left; whether all is written, and the fold is free of it."""
-        if self._whole is None and self._dumping.go_on(seconds):
-            self._whole = join([*self._head, self._dumping.finish(), self._profiles])
+        if not self._written and self._dumping.go_on(seconds):
             self._state.end_dump(self._dumping)
-        return self._whole is not None
+            self._written = True
+        return self._written
 
     def give_up(self) -> None:
         """It is not wanted any more."""
         self._state.end_dump(self._dumping)
 
     def seal(self) -> Dump:
-        """What was written, made small; takes time, and may be done by any thread."""
-        if self._whole is None:
+        """What was written, put together and made small; takes time, and may be done by any thread."""
+        if not self._written:
             raise ValueError("not all is written yet")
-        return Dump(seal(self._whole), self._documents)
+        return Dump(seal(join([*self._head, self._dumping.put_together(), self._profiles])), self._documents)
 
     def finish(self) -> Dump:
         """All at once."""

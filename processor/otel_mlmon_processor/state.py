@@ -235,7 +235,7 @@ class State:
 
     @classmethod
     def load(cls, plain: list[Any], settings: FoldSettings) -> State:
-        """What `Dumping.finish` gave, unpacked; series are interpreted again."""
+        """What `Dumping.put_together` gave, unpacked; series are interpreted again."""
         numbers, dropped, models, meanings, bounds, producers = plain
         state = cls(settings)
         state.streams, state.now, state.points, state.duplicates, state.late = numbers[:5]
