@@ -188,8 +188,8 @@ time, user and system. *Written*: bytes that it had the system write to the disk
 defaults; what it acknowledges is synced and folded. At the end of each case its counters, and all cells of all counts
 in its directory, were those that had been acknowledged: none lost, none twice.
 
-A checkpoint is made bit by bit between requests. What tells the replicas of a model apart is written at once, which with
-5,000 of them takes a quarter of a second.
+A checkpoint is made bit by bit between requests. What tells the replicas of a model apart is written at once, which
+takes a quarter of a second with 5,000 of them.
 
 The collector: `otlp` to `otlp_grpc` with its `sending_queue` on `file_storage`, to a process that counts and answers at
 once. *batch*: the `batch` processor before it and everything else at its defaults (no fsync), but no compression. It
