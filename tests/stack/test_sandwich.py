@@ -170,7 +170,7 @@ def test_what_waits_for_a_collector_that_is_away_goes_on_after_a_restart(sandwic
         shop.work(f"order {i}", orders=1)
         monitor.observe({"x": np.random.default_rng(i).normal(size=50)})
         assert monitor.flush()
-    assert first.feature_counts() == {"x": 200}
+    wait(lambda: first.feature_counts() == {"x": 200}, first.feature_counts)  # from the evaluation that follows
     wait(lambda: forwarding(first, "pending") == 12, lambda: forwarding(first, "pending"))
     first.stop()
     second = sandwich.start_processor(folder)
