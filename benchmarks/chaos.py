@@ -285,7 +285,7 @@ class Chaos:
         self.process = self.maker.start([*arguments, "--listen", self.listen, "--http", self.http])
 
     def stages(self) -> list[str]:
-        return [stage for stage, count in zip(STAGES, self.board.read_bytes(), strict=False) if count]
+        return [stage for stage, count in zip(STAGES, self.board.read_bytes()[: len(STAGES)], strict=True) if count]
 
     def wait_until_it_listens(self) -> None:
         while not self._is_ready():

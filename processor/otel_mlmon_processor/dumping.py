@@ -26,9 +26,9 @@ class Dumping:
     ) -> None:
         self._header = [encode(value) for value in header]
         self._identities = {producer: identity for identity, producer in producers.items()}
-        self._models, self._producers = models, list(producers.values())
+        self._models = models
         self._pieces: dict[_Part, Piece] = {}
-        self._left: dict[_Part, None] = dict.fromkeys([*models, *self._producers])
+        self._left: dict[_Part, None] = dict.fromkeys([*models, *self._identities])
         self._meanings: Table[Meaning] = Table()
         self._bounds: Table[bytes] = Table()
 
@@ -60,6 +60,6 @@ class Dumping:
                 join(self._pieces[model] for model in self._models),
                 encode(meanings),
                 encode(self._bounds.items),
-                join(self._pieces[producer] for producer in self._producers),
+                join(self._pieces[producer] for producer in self._identities),
             ]
         )

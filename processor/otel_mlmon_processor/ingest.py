@@ -373,7 +373,7 @@ class Ingest:
         self._wanted += asked
         if hurry and self._making is not None:
             self._go_on(hurry=True)
-        if hurry or self._making is not None or self._wanted or self._until_due() == 0.0:
+        if hurry or self._until_due() == 0.0:
             self._go_on(hurry=hurry)
 
     def _go_on(self, *, hurry: bool) -> None:

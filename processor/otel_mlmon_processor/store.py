@@ -78,9 +78,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="give free space back to the system; no processor may run",
         description="Needs about as much free space as the file has while it runs.",
     )
+    default = Config().data
+    text = f"data directory of a processor ({default})"
     for command in (check, backup, compact):
-        default = Config().data
-        text = f"data directory of a processor ({default})"
         command.add_argument("data", nargs="?", type=Path, metavar="DIR", default=default, help=text)
     backup.add_argument("copy", type=Path, metavar="COPY", help="directory to be made")
 
