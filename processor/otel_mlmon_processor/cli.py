@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Final
 
 from otel_mlmon.cli import Command, CommandError
 from otel_mlmon.wording import printable
 from otel_mlmon_processor.config import ConfigError, read_config
+
+_YOUNG: Final = 1_000  # garbage collections of what is young between two of everything
 
 
 class _OneLine(logging.Formatter):
@@ -60,6 +64,9 @@ def run(args: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+    # A whole collection goes through all that is held, and requests wait for it: 0.4 s with 175,000 streams, every few
+    # seconds. What is held has no cycles.
+    gc.set_threshold(*gc.get_threshold()[:2], _YOUNG)
     try:
         processor = Processor(config)
         processor.start()

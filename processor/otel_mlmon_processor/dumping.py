@@ -27,7 +27,8 @@ class Dumping:
         self._header = [encode(value) for value in header]
         self._identities = {producer: identity for identity, producer in producers.items()}
         self._models = models
-        self._pieces: dict[_Part, Piece] = {}
+        self._trees: dict[Model, list[Any]] = {}
+        self._pieces: dict[ProducerState, Piece] = {}
         self._left: dict[_Part, None] = dict.fromkeys([*models, *self._identities])
         self._meanings: Table[Meaning] = Table()
         self._bounds: Table[bytes] = Table()
@@ -47,7 +48,7 @@ class Dumping:
 
     def _write(self, part: _Part) -> None:
         if isinstance(part, Model):
-            self._pieces[part] = encode(part.dump())
+            self._trees[part] = part.dump()  # which does not change: what is long can be done later
         else:
             self._pieces[part] = encode([self._identities[part], part.dump(self._meanings, self._bounds)])
 
@@ -57,7 +58,7 @@ class Dumping:
         return join(
             [
                 *self._header,
-                join(self._pieces[model] for model in self._models),
+                join(encode(self._trees[model]) for model in self._models),
                 encode(meanings),
                 encode(self._bounds.items),
                 join(self._pieces[producer] for producer in self._identities),

@@ -130,7 +130,7 @@ class Generation:
         )
 
     def dump(self) -> list[Any]:
-        """As plain values, for the checkpoint."""
+        """As plain values, for the checkpoint; they stay as they are."""
         return [
             [self.hash, self.born, self.received, self.since, self.points, self.last],
             self.layout.dump(),

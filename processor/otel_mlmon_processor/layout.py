@@ -90,20 +90,23 @@ class Tally:
     """Counts in a layout, mutable: integers, sums, and exponential histograms by slot.
 
     Vectors may be shorter than the layout, which has grown since; what is missing is zero. A packed tally keeps only
-    the integers that are not zero.
+    the integers that are not zero. A shared one has given what it holds to a copy or a dump, and takes a copy of its
+    own before it changes: there may be thousands, of which few change soon.
     """
 
-    __slots__ = ("exponentials", "index", "ints", "sums")
+    __slots__ = ("exponentials", "index", "ints", "shared", "sums")
 
     def __init__(self, width: int = 0, floats: int = 0) -> None:
         self.ints: Counts = np.zeros(width, dtype=np.int64)
         self.sums: Floats = np.zeros(floats, dtype=np.float64)
         self.index: NDArray[np.int32] | None = None
         self.exponentials: dict[int, ExponentialSum] = {}
+        self.shared = False
 
     def add(self, other: Tally) -> None:
         """Add what is not packed."""
         self.unpack()
+        self._own()
         self.ints = _fit(self.ints, other.ints.size)
         self.ints[: other.ints.size] += other.ints
         self.sums = _fit(self.sums, other.sums.size)
@@ -117,6 +120,7 @@ class Tally:
 
     def accumulate(self, other: Tally, sign: int) -> None:
         """Add or take out the integers and exponential histograms, not the sums; `other` may be packed."""
+        self._own()
         if other.index is None:
             self.ints = _fit(self.ints, other.ints.size)
             self.ints[: other.ints.size] += sign * other.ints
@@ -148,14 +152,22 @@ class Tally:
             self.ints, self.index = ints, None
 
     def copy(self) -> Tally:
-        """An independent tally of the same counts."""
-        copied = Tally()
-        copied.ints, copied.sums, copied.index = self.ints.copy(), self.sums.copy(), self.index
-        copied.exponentials = {slot: exponential.copy() for slot, exponential in self.exponentials.items()}
+        """An independent tally of the same counts; takes no time, whatever its size."""
+        copied = Tally.__new__(Tally)
+        copied.ints, copied.sums, copied.index = self.ints, self.sums, self.index
+        copied.exponentials = self.exponentials
+        copied.shared = self.shared = True
         return copied
 
+    def _own(self) -> None:
+        if self.shared:
+            self.ints, self.sums = self.ints.copy(), self.sums.copy()
+            self.exponentials = {slot: exponential.copy() for slot, exponential in self.exponentials.items()}
+            self.shared = False
+
     def dump(self) -> list[Any]:
-        """As plain values, for the checkpoint."""
+        """As plain values, for the checkpoint; they stay as they are."""
+        self.shared = True
         return [self.ints, self.sums, self.index, [[slot, e.dump()] for slot, e in self.exponentials.items()]]
 
     @classmethod

@@ -165,7 +165,7 @@ class Model:
             del self.levels[place]
 
     def dump(self) -> list[Any]:
-        """As plain values, for the checkpoint."""
+        """As plain values, for the checkpoint; they stay as they are."""
         operations = [
             [*key, o.counts.dump() if isinstance(o.counts, ExponentialSum) else o.counts, o.sum]
             for key, o in self.operations.items()

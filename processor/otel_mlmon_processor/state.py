@@ -178,8 +178,6 @@ class State:
         if self.now - self._swept < _SWEEP:
             return []
         self._swept = self.now
-        if self._dumping is not None:
-            self._dumping.go_on()
         held = len(self.producers), self.streams
         oldest = self.now - self.settings.retire_ns
         for identity, producer in list(self.producers.items()):
@@ -187,12 +185,14 @@ class State:
                 self.streams -= sum(map(_streams_of, producer.series.values()))
                 del self.producers[identity]
                 for model in self.models.values():
+                    self.keep(model)
                     model.forget(producer.number)
         retired = [key for key, model in self.models.items() if model.received < oldest]
         for key in retired:
             self._retire(self.models.pop(key))
         for model in self.models.values():
             for digest in [digest for digest, g in model.generations.items() if g.received < oldest]:
+                self.keep(model)
                 self._retire(model.generations.pop(digest))
         if held != (len(self.producers), self.streams):
             used = {meaning: None for producer in self.producers.values() for meaning in producer.series}
@@ -204,6 +204,7 @@ class State:
         for producer in self.producers.values():
             for meaning, series in list(producer.series.items()):
                 if series.model is gone or series.generation is gone:
+                    self.keep(producer)
                     self.streams -= _streams_of(series)
                     del producer.series[meaning]
 

@@ -556,9 +556,6 @@ def all_are_forgotten(otlp, sender, fold, forms):
     feed(otlp, fold, other.request(other.count(1, 5_000, 5_001)), received=5_001)
 
 
-# All but the last within a minute of the last look for who has fallen silent, which has the dump finished first.
-
-
 def both(sender, minute):
     return sender.histogram([1, 2, 0, 1], minute, minute + 1, total=3.0), sender.count(4, minute, minute + 1)
 
@@ -573,6 +570,25 @@ def test_a_dump_says_what_was_when_it_was_begun(otlp, change):
     begun = fold.begin_dump()
     change(otlp, sender, fold, forms)
     assert fold.dump() != before
+    assert Fold.load(begun.finish()).dump() == Fold.load(before).dump()
+
+
+@pytest.mark.parametrize("digest", ["", "h2"])
+def test_a_dump_has_what_is_forgotten_after_it_was_begun(otlp, digest):
+    """A process while its model stays, or a profile while its model and processes stay."""
+    fold, sender, silent = Fold(), otlp.Sender(), otlp.Sender("b", "j")
+    feed(otlp, fold, sender.request(sender.count(1, 0, 1)), received=1)
+    if not digest:
+        feed(otlp, fold, silent.request(silent.count(1, 0, 1)), received=1)
+    labels = {semconv.ML_REFERENCE_HASH: digest} if digest else {}
+    day = 24 * 60
+    feed(otlp, fold, sender.request(sender.count(1, day, day + 1, labels=labels)), received=day + 1)
+    before, held = fold.dump(), fold.counters()
+    begun = fold.begin_dump()
+    other = otlp.Sender("z", "z", service="other")
+    feed(otlp, fold, other.request(other.count(1, day + 2, day + 3)), received=day + 3)
+    now = fold.counters()
+    assert (now.producers, now.streams) == (held.producers + bool(digest), held.streams)  # one came, one went
     assert Fold.load(begun.finish()).dump() == Fold.load(before).dump()
 
 
