@@ -17,7 +17,7 @@ from otel_mlmon.numerics.effect import effect, sufficient
 from otel_mlmon.numerics.exponential import rebin
 from otel_mlmon.numerics.measures import MEASURES, cell_bounds
 from otel_mlmon.numerics.nesting import reach
-from otel_mlmon.numerics.rates import Rate, count_quality, make_rate, rate_pairs
+from otel_mlmon.numerics.rates import SLACK, Rate, count_quality, make_rate, rate_pairs
 from otel_mlmon.profile.document import Profile, Reference
 from otel_mlmon.semconv import DriftMeasure, QualityMeasure
 from otel_mlmon.wording import say_rate, say_shift
@@ -32,7 +32,7 @@ from otel_mlmon_processor.core.verdict import (
     say_model,
 )
 from otel_mlmon_processor.snapshot import ModelState, VariableState
-from otel_mlmon_processor.windows import ModelView, VariableCounts, VariableKey
+from otel_mlmon_processor.windows import ModelView, ReplicaCounts, VariableCounts, VariableKey
 
 # Exponential buckets are taken where the reference fills so many cells, else they say too little.
 LEAST_CELLS: Final = 20
@@ -80,6 +80,7 @@ def evaluate_model(
     findings_ = rank(findings)
     decided = any(state.alarm is not None for state in states.values())
     sentence = say_model(findings_, decided) if profile is not None else "no reference: counts only"
+    view = replace(view, replicas=None, windows=())  # which may be large
     return ModelState(view, profile, MappingProxyType(states), findings_, tolerance, sentence, alarms)
 
 
@@ -115,12 +116,7 @@ def cells_over(axis: Axis, reference: Counts, counts: VariableCounts) -> Counts 
     if isinstance(axis, CategoryAxis):
         if counts.categories is None:
             return None
-        # The labels of a producer that has no profile are the categories themselves.
-        at = {**axis.codes, OTHER: axis.cells - 2, UNSEEN: axis.cells - 1}
-        cells = np.zeros(axis.cells, dtype=np.int64)
-        for label, count in counts.categories.items():
-            cells[at.get(label, axis.default)] += count
-        return cells
+        return _encode(axis, counts.categories)
     if counts.edges is None or counts.cells is None:
         return None
     if np.array_equal(counts.edges, axis.edges):
@@ -133,6 +129,35 @@ def cells_over(axis: Axis, reference: Counts, counts: VariableCounts) -> Counts 
         return differences(below, int(counts.cells.sum()))
     enough = counts.exponential and (learnt or np.count_nonzero(reference) >= LEAST_CELLS)
     return rebin(counts.cells, _closed(counts.edges, counts.cells.size), axis) if enough else None
+
+
+def _encode(
+    axis: CategoryAxis, categories: Mapping[str, int] | Mapping[str, Counts], rows: tuple[int, ...] = ()
+) -> Counts:
+    """Counts by label as cells of the axis, shape (*rows, axis.cells)."""
+    # The labels of a producer that has no profile are the categories themselves.
+    at = {**axis.codes, OTHER: axis.cells - 2, UNSEEN: axis.cells - 1}
+    cells = np.zeros((*rows, axis.cells), dtype=np.int64)
+    for label, count in categories.items():
+        cells[..., at.get(label, axis.default)] += count
+    return cells
+
+
+def _rows_over(axis: Axis, reference: Counts, counts: ReplicaCounts) -> Counts:
+    """Counts over the axis by replica, shape (n, axis.cells); zero where they were counted over other cells."""
+    rows = len(counts.names)
+    if isinstance(axis, CategoryAxis):
+        return _encode(axis, counts.categories or {}, (rows,))
+    if counts.edges is None or counts.cells is None:
+        return np.zeros((rows, axis.cells), dtype=np.int64)
+    if np.array_equal(counts.edges, axis.edges):
+        return counts.cells
+    over = np.zeros((rows, axis.cells), dtype=np.int64)
+    for row, cells in enumerate(counts.cells):
+        found = cells_over(axis, reference, VariableCounts(0, {}, counts.edges, cells, exponential=counts.exponential))
+        if found is not None:
+            over[row] = found
+    return over
 
 
 def _closed(edges: Floats, cells: int) -> Floats:
@@ -197,20 +222,12 @@ def compare_replicas(view: ModelView, key: VariableKey, reference: Reference) ->
     Compared are the distribution of the valid values and the share of those that are not; the larger effect counts.
     """
     axis, held = reference.variable.axis, reference.histogram
-    names: list[str] = []
-    rows: list[Counts] = []
-    sums: list[float] = []
-    for name, variables in view.replicas.items():
-        counts = variables.get(key)
-        if counts is None or not counts.seen:
-            continue
-        cells = cells_over(axis, held.counts, counts)
-        names.append(name)
-        rows.append(np.append(np.zeros(axis.cells) if cells is None else cells, sum(counts.invalid.values())))
-        sums.append(np.nan if counts.sum is None else counts.sum)
+    groups = view.replicas.of(key) if view.replicas is not None else ()
+    names = [name for group in groups for name in group.names]
     if len(names) < 2:
         return ()
-    each, total = np.array(rows, dtype=np.int64), np.array(sums)
+    each = np.concatenate([np.c_[_rows_over(axis, held.counts, group), group.invalid] for group in groups])
+    total = np.concatenate([group.sums for group in groups])
     others, rest = each.sum(axis=0) - each, total.sum() - total
     starts = np.array(reference.variable.decision, dtype=np.intp)
     p, q, base = (coarsen(counts, starts) for counts in (each[:, :-1], others[:, :-1], held.counts))
@@ -225,7 +242,8 @@ def compare_replicas(view: ModelView, key: VariableKey, reference: Reference) ->
         return make_rate(int(each[i, -1]), int(each[i].sum()), (int(others[i, -1]), int(others[i].sum())))
 
     broken = np.zeros(len(names))
-    for i in np.flatnonzero(each[:, -1]).tolist():
+    shares, rest_shares = (counts[:, -1] / np.maximum(counts.sum(axis=1), 1) for counts in (each, others))
+    for i in np.flatnonzero(shares > SLACK * rest_shares).tolist():  # with less the bounds are not needed
         broken[i] = rate(i).effect
     # There may be thousands, and few are told of.
     rather = broken > lower

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,7 @@ from otel_mlmon_processor.exponential import ExponentialSum
 from otel_mlmon_processor.fold_settings import SECOND, FoldSettings
 from otel_mlmon_processor.layout import CATEGORY, CELLS, EXPONENTIAL, INVALID, SEEN, Slot, Tally
 from otel_mlmon_processor.model import Model, OperationKey
+from otel_mlmon_processor.replicas import HeldReplicas
 from otel_mlmon_processor.windows import ModelKey, ModelView, OperationHistogram, VariableCounts, VariableKey, Window
 
 
@@ -90,7 +91,7 @@ def build(captured: Capture) -> ModelView:
         end=end / SECOND if known else 0.0,
         window=read_variables(captured.slots, captured.window),
         totals=read_variables(captured.slots, captured.total),
-        replicas=_Replicas(captured.slots, captured.replicas),
+        replicas=HeldReplicas(captured.slots, captured.replicas),
         active_replicas=captured.active,
         operations=_read_operations(captured.operations),
         active_calls=captured.active_calls,
@@ -121,30 +122,6 @@ class _Windows(Sequence[Window]):
             tally.unpack()
             total.add(tally)
         return Window(number, read_variables(self._slots, total))
-
-
-class _Replicas(Mapping[str, Mapping[VariableKey, VariableCounts]]):
-    """Counts by replica, built when asked for: there may be thousands, and they are looked at while an alarm is on."""
-
-    def __init__(self, slots: tuple[Slot, ...], halves: Mapping[str, list[Tally]]) -> None:
-        self._slots = slots
-        self._halves = halves
-        self._built: dict[str, Mapping[VariableKey, VariableCounts]] = {}
-
-    def __getitem__(self, instance: str) -> Mapping[VariableKey, VariableCounts]:
-        built = self._built.get(instance)
-        if built is None:
-            tally = Tally()
-            for half in self._halves[instance]:
-                tally.add(half)
-            built = self._built[instance] = read_variables(self._slots, tally)
-        return built
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._halves)
-
-    def __len__(self) -> int:
-        return len(self._halves)
 
 
 class _Parts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,40 @@ class Window(NamedTuple):
     variables: Mapping[VariableKey, VariableCounts]
 
 
+class ReplicaCounts(NamedTuple):
+    """Counts of one variable by replica (n), of those that count over the same cells.
+
+    Args:
+        names: of the replicas.
+        invalid: values in no cell (n,).
+        edges: explicit bounds (k,) of a numeric variable; None for categories.
+        cells: counts (n, k + 1) of a numeric variable; None for categories.
+        sums: of the valid numeric values (n,); NaN where a producer sent none.
+        categories: counts (n,) by category label; None for numbers.
+        exponential: as in VariableCounts.
+    """
+
+    names: Sequence[str]
+    invalid: Counts
+    edges: Floats | None
+    cells: Counts | None
+    sums: Floats
+    categories: Mapping[str, Counts] | None
+    exponential: bool = False
+
+
+class Replicas(Protocol):
+    """Counts by replica (service.instance.id)."""
+
+    def __len__(self) -> int:
+        """How many."""
+        ...
+
+    def of(self, key: VariableKey) -> Sequence[ReplicaCounts]:
+        """Counts of one variable by all replicas, those together that count over the same cells."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class OperationHistogram:
     """A merged operational histogram over the life of the model, of one set of attributes."""
@@ -82,7 +116,7 @@ class ModelView:
         start, end: the sliding window (start, end], seconds since 1970; end is the watermark's window.
         window: counts of each variable over the sliding window.
         totals: counts of each variable over the model's life.
-        replicas: for each replica (service.instance.id) its counts over the last half to whole window.
+        replicas: counts by replica over the last half to whole window; None where they are needed no more.
         active_replicas: replicas that sent within the window.
         operations: by metric name, the operational histograms.
         active_calls: sum over replicas of calls in progress.
@@ -102,7 +136,7 @@ class ModelView:
     end: float
     window: Mapping[VariableKey, VariableCounts]
     totals: Mapping[VariableKey, VariableCounts]
-    replicas: Mapping[str, Mapping[VariableKey, VariableCounts]]
+    replicas: Replicas | None
     active_replicas: int
     operations: Mapping[str, tuple[OperationHistogram, ...]]
     active_calls: int

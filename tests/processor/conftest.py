@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from otel_mlmon_processor.ingest import Ingest
-from otel_mlmon_processor.windows import ModelKey, ModelView, VariableCounts, VariableKey
+from otel_mlmon_processor.windows import ModelKey, ModelView, ReplicaCounts, VariableCounts, VariableKey
 
 from otel_mlmon import semconv
 from otel_mlmon.numerics.binning import OTHER, UNSEEN, CategoryAxis
@@ -184,6 +184,25 @@ def filled(otlp, tmp_path):
     return tmp_path / "killed"
 
 
+class Apart(dict[str, Mapping[VariableKey, VariableCounts]]):
+    """Replicas one by one."""
+
+    def of(self, key: VariableKey) -> list[ReplicaCounts]:
+        return [
+            ReplicaCounts(
+                [name],
+                np.array([sum(held.invalid.values())]),
+                held.edges,
+                None if held.cells is None else held.cells[None],
+                np.array([np.nan if held.sum is None else held.sum]),
+                None if held.categories is None else {k: np.array([n]) for k, n in held.categories.items()},
+                held.exponential,
+            )
+            for name, variables in self.items()
+            if (held := variables.get(key)) is not None
+        ]
+
+
 class Views:
     """Views of a model straight from rows, counted one by one as the wire's rules say."""
 
@@ -234,7 +253,7 @@ class Views:
             "watermark": 1_735_689_599.0,
             "window": window,
             "totals": window,
-            "replicas": {name: cls.variables(profile, part) for name, part in (replicas or {}).items()},
+            "replicas": Apart({name: cls.variables(profile, part) for name, part in (replicas or {}).items()}),
             "active_replicas": len(replicas or {"a": {}}),
             "operations": {},
             "active_calls": 0,

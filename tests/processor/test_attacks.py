@@ -105,4 +105,5 @@ def test_replicas_beyond_the_memory_for_them_are_counted_and_not_told_apart(otlp
     (view,) = fold.views()
     assert view.totals[otlp.X].seen == view.window[otlp.X].seen == 10
     assert view.active_replicas == 10
-    assert sorted(view.replicas) == ["r0", "r1", "r2", "r3"]
+    (counts,) = view.replicas.of(otlp.X)
+    assert counts.names == ["r0", "r1", "r2", "r3"]

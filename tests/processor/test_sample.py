@@ -111,13 +111,14 @@ def read(directory: Path, otlp, again=()):
     ((profile,),) = ingest.profiles().values()
     counters = ingest.counters()
     x, c, z = (view.totals[type(otlp.X)("feature", name)] for name in "xcz")
+    (replicas,) = view.replicas.of(otlp.X)
     held = {
         "key": tuple(view.key),
         "x": (x.cells.tolist(), x.edges.tolist(), x.sum, x.seen, dict(x.invalid)),
         "c": dict(c.categories),
         "z": (z.cells[z.cells > 0].tolist(), z.sum),
         "window": view.window[otlp.X].cells.tolist(),
-        "replicas": {name: counts[otlp.X].cells.tolist() for name, counts in view.replicas.items()},
+        "replicas": dict(zip(replicas.names, replicas.cells.tolist(), strict=True)),
         "calls": (view.active_calls, view.operations[DURATION][0].cells.tolist()),
         "profile": profile.hash,
         "counters": (ingest.recovered, counters.fold.points, counters.fold.producers, ingest.outbox_size()[0]),

@@ -264,7 +264,7 @@ def test_features_outputs_categories_and_invalid_values_have_their_places(otlp):
         sender.count(4, 0, 1, name=semconv.METRIC_ML_PREDICTION_CLASS.name, labels={label: "late"}),
     ]
     feed(otlp, fold, sender.request(*metrics))
-    for counts in (one(fold).window, one(fold).totals, one(fold).replicas["a"]):
+    for counts in (one(fold).window, one(fold).totals):
         city, scores, classes = (
             counts[VariableKey(*key)] for key in (("feature", "city"), ("score", ""), ("class", ""))
         )
@@ -313,10 +313,11 @@ def test_replicas_are_shown_over_the_last_half_to_whole_window(otlp):
     for instance in ("a", "b"):
         sender = otlp.Sender(instance, instance)
         for minute in range(20 if instance == "a" else 12):
-            feed(otlp, fold, sender.request(sender.count(1, minute, minute + 1)), received=30)
+            feed(otlp, fold, sender.request(sender.histogram([1, 0, 2, 0], minute, minute + 1)), received=30)
     view = one(fold)
     assert view.watermark == pytest.approx(otlp.at(20) / 1e9)  # all of "a" came first
-    assert {name: counts[otlp.X].seen for name, counts in view.replicas.items()} == {"a": 10, "b": 2}
+    (counts,) = view.replicas.of(otlp.X)
+    assert (counts.names, counts.cells.tolist()) == (["a", "b"], [[10, 0, 20, 0], [2, 0, 4, 0]])
     assert view.active_replicas == 2
 
 
