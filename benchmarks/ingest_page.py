@@ -188,9 +188,8 @@ time, user and system. *Written*: bytes that it had the system write to the disk
 defaults; what it acknowledges is synced and folded. At the end of each case its counters, and all cells of all counts
 in its directory, were those that had been acknowledged: none lost, none twice.
 
-A checkpoint is made bit by bit between requests. What stops all for a moment: what tells the replicas of a model apart
-is written at once (0.24 s with 5,000 of them) and copied when the model is evaluated (as long), and Python's garbage
-collector goes through all that is held (0.3 s with 175,000 streams). Where p99 is in the hundreds that fell in.
+Nothing stops all for long: a checkpoint is made bit by bit between requests, what is evaluated or written is copied
+where it changes meanwhile, and Python looks through all that is held for garbage only after millions of new objects.
 
 The collector: `otlp` to `otlp_grpc` with its `sending_queue` on `file_storage`, to a process that counts and answers at
 once. *batch*: the `batch` processor before it and everything else at its defaults (no fsync), but no compression. It

@@ -371,8 +371,10 @@ class Ingest:
         one of all that is folded. What is asked for while one is made waits for the next, which begins later.
         """
         self._wanted += asked
-        if hurry and self._making is not None:
-            self._go_on(hurry=True)
+        if hurry and self._making is not None:  # one of all that is folded is for who waits for this, too
+            if self._making.dump is not None:
+                self._making.dump.give_up()
+            self._wanted[:0], self._making = self._making.asked, None
         if hurry or self._until_due() == 0.0:
             self._go_on(hurry=hurry)
 

@@ -237,6 +237,25 @@ def test_requests_are_answered_while_a_checkpoint_is_made(otlp, tmp_path, monkey
     ingest.close()
 
 
+def test_closing_writes_one_checkpoint_in_place_of_that_under_way(otlp, tmp_path, monkeypatch):
+    monkeypatch.setattr("otel_mlmon_processor.ingest._STEP", 0.0)  # it does not go on
+    ingest, sender, written = Ingest(tmp_path), otlp.Sender(), []
+    write = ingest._journal.checkpoint
+    monkeypatch.setattr(ingest._journal, "checkpoint", lambda seq, *rest: (written.append(seq), write(seq, *rest)))
+    ingest.submit(METRICS, sender.request(sender.count(1, 0, 1)))
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ingest.checkpoint)
+        until(lambda: ingest._making is not None)
+        ingest.submit(METRICS, sender.request(sender.count(1, 1, 2)))
+        assert not asked.done()
+        ingest.close()
+        assert asked.result() is None
+    assert len(written) == 1
+    again = Ingest(tmp_path)
+    assert (again.recovered, seen(again, otlp)) == (0, 2)
+    again.close()
+
+
 def test_the_first_refusal_for_each_reason_is_logged(tmp_path, caplog):
     ingest = Ingest(tmp_path)
     try:
