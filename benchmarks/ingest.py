@@ -24,6 +24,7 @@ from ingest_cases import (
     Scale,
     measure_collector,
     measure_evaluation,
+    measure_grpc,
     measure_memory,
     measure_noise,
     measure_processor,
@@ -56,12 +57,14 @@ SHAPES = (
     (1000, 5000, False),
 )
 PEERS = ((1, 100, True), (35, 100, False), (35, 1000, True), (1000, 1000, False))
+ALONE = ((1, 100, True), (35, 100, False), (1000, 1000, False))
 QUICK = (
     "processor, 1 points, 100 replicas, cumulative",
     "processor, 35 points, 100 replicas, delta",
     "processor, 35 points, 1000 replicas, cumulative",
     "batch, 35 points, 100 replicas, delta",
     "agent, 35 points, 100 replicas, delta",
+    "grpc, 35 points, 100 replicas, delta",
     "start",
     "noise",
 )
@@ -70,10 +73,11 @@ QUICK = (
 def list_cases() -> dict[str, Case]:
     """By name."""
     found: dict[str, Case] = {}
-    for server, shapes in (("processor", SHAPES), ("batch", PEERS), ("agent", PEERS)):
+    for server, shapes in (("processor", SHAPES), ("batch", PEERS), ("agent", PEERS), ("grpc", ALONE)):
         for points, replicas, cumulative in shapes:
             name = f"{server}, {points} points, {replicas} replicas, {'cumulative' if cumulative else 'delta'}"
-            measure = measure_processor if server == "processor" else partial(measure_collector, server)
+            others = {"processor": measure_processor, "grpc": measure_grpc}
+            measure = others.get(server) or partial(measure_collector, server)
             found[name] = partial(measure, points, replicas, cumulative)
     found["whole"] = partial(measure_processor, FEATURES, 100, False, whole=True)
     found["memory, delta"] = partial(measure_memory, False)

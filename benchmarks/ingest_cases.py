@@ -41,7 +41,7 @@ def work_in() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def sending(server: Server, loads: Sequence[Load]) -> Iterator[Clients]:
+def sending(server: Server | Sink, loads: Sequence[Load]) -> Iterator[Clients]:
     clients = Clients(server.target, loads)
     try:
         yield clients
@@ -61,7 +61,7 @@ def in_ms(seconds: np.ndarray) -> Figures:
     return {f"p{q}_ms": round(1e3 * float(np.percentile(seconds, q)), 2) for q in (50, 99)}
 
 
-def clock(server: Server, clients: Clients, *phases: Phase, drain: Callable[[], None] = lambda: None) -> Figures:
+def clock(server: Server | Sink, clients: Clients, *phases: Phase, drain: Callable[[], None] = lambda: None) -> Figures:
     """A phase, and what it took of the machine; of the server also until `drain` returns."""
     before = server.usage()
     sent = join(clients.run(*phases))
@@ -195,6 +195,19 @@ def measure_collector(config: str, points: int, replicas: int, cumulative: bool,
         finally:
             sink.close()
     return {**full, "half": half, "lost": lost}
+
+
+def measure_grpc(points: int, replicas: int, cumulative: bool, scale: Scale) -> Figures:
+    """The same of a server of gRPC for Python that does nothing: no processor can be faster."""
+    sink = Sink()
+    try:
+        with sending(sink, make_loads(points, replicas, cumulative=cumulative)) as clients:
+            clients.run(Phase(scale.warm))
+            full = clock(sink, clients, Phase(scale.phase))
+            half = clock(sink, clients, halve(full, scale, len(clients)))
+    finally:
+        sink.close()
+    return {**full, "half": half}
 
 
 def await_all(sink: Sink, clients: Clients, patience: float = 5.0) -> None:

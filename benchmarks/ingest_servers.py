@@ -165,13 +165,16 @@ class Processor(Server):
 
 
 class Sink:
-    """What the collector sends to."""
+    """What the collector sends to: gRPC for Python, which answers at once."""
 
     def __init__(self) -> None:
         self._pipe, other = SPAWN.Pipe()
         self.process = SPAWN.Process(target=sink, args=(other,), daemon=True)
         self.process.start()
         self.target = f"127.0.0.1:{self._pipe.recv()}"
+
+    def usage(self) -> Usage:
+        return read_usage(self.process.pid)
 
     def points(self) -> int:
         self._pipe.send(True)
