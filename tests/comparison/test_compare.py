@@ -89,7 +89,7 @@ def test_what_it_says_is_what_the_processor_says_of_the_same_counts(frame):
             counts = VariableCounts(seen=held.seen, invalid=seen, edges=axis.edges, cells=held.counts, sum=held.sum)
         window[VariableKey("feature", part.variable.name)] = counts
     fields = {field.name: None for field in dataclasses.fields(ModelView)}
-    view = ModelView(**{**fields, "window": window, "replicas": {}})
+    view = ModelView(**{**fields, "window": window, "replicas": None})
     state = evaluate_model(view, profile, tolerance=0.005)
     result = otel_mlmon.compare(profile, current, exclude=["when"])
     for found in result.features:
