@@ -31,7 +31,7 @@ class HeldReplicas:
     def of(self, key: VariableKey) -> Sequence[ReplicaCounts]:
         """See `Replicas`."""
         ints, _ = self._added
-        slots = [slot for slot in self._slots if slot.place.variable == key]
+        slots = self._slots_by_variable.get(key, [])
         invalid = np.zeros(len(self), dtype=np.int64)
         categories: dict[str, Counts] = {}
         for slot in slots:
@@ -68,6 +68,13 @@ class HeldReplicas:
                         exponential=slot.place.kind == EXPONENTIAL,
                     )
                 )
+        return found
+
+    @cached_property
+    def _slots_by_variable(self) -> Mapping[VariableKey, Sequence[Slot]]:
+        found: dict[VariableKey, list[Slot]] = {}
+        for slot in self._slots:
+            found.setdefault(slot.place.variable, []).append(slot)
         return found
 
     @cached_property
