@@ -242,7 +242,8 @@ def test_closing_writes_one_checkpoint_in_place_of_that_under_way(otlp, tmp_path
     ingest, sender, written = Ingest(tmp_path), otlp.Sender(), []
     write = ingest._journal.checkpoint
     monkeypatch.setattr(ingest._journal, "checkpoint", lambda seq, *rest: (written.append(seq), write(seq, *rest)))
-    ingest.submit(METRICS, sender.request(sender.count(1, 0, 1)))
+    other = otlp.Sender("b", "j")  # which does not change, and is not written for that
+    ingest.submit(METRICS, other.request(other.count(1, 0, 1)))
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ingest.checkpoint)
         until(lambda: ingest._making is not None)
