@@ -273,6 +273,13 @@ def test_features_outputs_categories_and_invalid_values_have_their_places(otlp):
         assert (classes.seen, dict(classes.categories)) == (4, {"late": 4})  # no count was sent: seen in cells
         assert city.cells is None
         assert scores.categories is None
+    city, scores, classes = (
+        one(fold).replicas.of(VariableKey(*key))[0] for key in (("feature", "city"), ("score", ""), ("class", ""))
+    )
+    assert (city.names, city.invalid.tolist(), city.cells, scores.categories) == (["a"], [2], None, None)
+    assert {label: counts.tolist() for label, counts in city.categories.items()} == {"Rome": [3], "_UNSEEN_": [1]}
+    assert (scores.invalid.tolist(), scores.cells.tolist(), scores.sums.tolist()) == ([1], [[1, 2]], [1.75])
+    assert classes.categories["late"].tolist() == [4]
 
 
 def test_an_unknown_sum_makes_the_sum_unknown(otlp):
