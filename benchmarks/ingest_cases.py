@@ -297,7 +297,7 @@ def measure_memory(cumulative: bool, scale: Scale) -> Figures:
     """Memory of a stream: what 5,000 replicas take, without what 100 do, with and without what tells replicas apart."""
     (load,) = make_loads(1000, int(5000 * scale.share), cumulative=cumulative, clients=1)
     with SPAWN.Pool(1, maxtasksperchild=1) as pool:
-        bare = pool.apply(hold, (load, Caps(replica_cells=0)))
+        bare = pool.apply(hold, (load, Caps(spare=0)))
         whole = pool.apply(hold, (load, Caps()))
     return {**whole, "bytes_per_stream": bare["bytes_per_stream"], "with_replicas": whole["bytes_per_stream"]}
 

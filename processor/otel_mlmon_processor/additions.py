@@ -18,10 +18,12 @@ from otel_mlmon_processor.points import CUMULATIVE, DELTA, Point
 from otel_mlmon_processor.producers import DROPPED, INFO, LEVEL, OPERATION, ProducerState, Series, UnusableError
 from otel_mlmon_processor.reading import Reading, compare
 from otel_mlmon_processor.reasons import Ignored, Reason
+from otel_mlmon_processor.room import size_of
 from otel_mlmon_processor.state import State
 from otel_mlmon_processor.streams import DUPLICATE, NEW, Cumulative, Increase
 
 AHEAD: Final[Ignored] = "ahead"
+NO_WINDOW: Final[Ignored] = "no_window"
 _TOTALS_ONLY: Final = -1
 _Pair = tuple[Slot, Reading]
 _Found = list[_Pair | Patch]  # in the order of the points
@@ -53,7 +55,8 @@ class Additions:
                     state.dropped[AHEAD] += points
                 elif share.window < model.last:
                     state.late += points
-                generation.add(share, _gather(found, generation), state.settings)
+                if not generation.add(share, _gather(found, generation), state.settings):
+                    state.dropped[NO_WINDOW] += points
                 touched.add(share.window)
             generation.pack(touched)
         for (model, producer, instance), end in self.newest.items():
@@ -145,7 +148,7 @@ class Sent:
     def _take_cumulative(self, series: Series, start: int, end: int, reading: Reading) -> None:
         known = series.find(start)
         if known is None:
-            self._state.count_stream()
+            self._state.count_stream(reading)
             series.keep(Cumulative(start, end, reading))
             self._place(series, start, end, reading)
             return
@@ -157,8 +160,14 @@ class Sent:
         """Find what the further points of cumulative streams add."""
         steps, self._steps = self._steps, {}
         changes = compare([(known.reading, reading) for known, (_, _, reading) in steps.items()])
+        memory = self._state.memory
         for (known, (series, end, reading)), change in zip(steps.items(), changes, strict=True):
+            before = size_of(known.reading)
+            if not memory.fits(size_of(reading) - before):
+                self._refused["memory"] += 1
+                continue
             advanced = known.advance(end, reading, change)
+            memory.held += size_of(known.reading) - before
             if isinstance(advanced, Increase):
                 try:
                     self._place(series, advanced.since, end, advanced.reading)
@@ -200,8 +209,7 @@ class Sent:
         model.begin(None, min(since, self._state.now))
         if meaning.kind == OPERATION:
             key = OperationKey(meaning.metric, meaning.rest, reading.bounds)
-            if not model.operate(key, reading, self._settings.caps.operations):
-                raise UnusableError("too_many_operations")
+            self._state.operate(model, key, reading)
         elif meaning.kind == DROPPED:
             model.dropped[meaning.metric, meaning.detail] += _number(reading)
         self._state.points += 1

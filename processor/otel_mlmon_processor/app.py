@@ -105,6 +105,8 @@ class Processor:
                     models=limits.models,
                     producers=limits.producers,
                     streams=limits.streams,
+                    memory=limits.memory,
+                    spare=limits.memory // 4,
                     variables=limits.features,
                     categories=limits.categories,
                     profile_bytes=max(PROFILE_BYTES, limits.features * FEATURE_BYTES),

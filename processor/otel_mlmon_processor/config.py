@@ -200,7 +200,7 @@ class LimitsSection(Section):
 
     requests: that wait to be written, each client's an equal share. bytes: of these. models: and versions.
     producers: processes that send. streams: series of points of all producers. features: of a model. categories: of a
-    feature.
+    feature. memory: bytes of the counts of all; a quarter as much beside it is to tell replicas apart.
     """
 
     requests: Annotated[int, Field(ge=2)] = 128
@@ -208,6 +208,7 @@ class LimitsSection(Section):
     models: Annotated[int, Field(gt=0)] = 1_000
     producers: Annotated[int, Field(gt=0)] = 10_000
     streams: Annotated[int, Field(gt=0)] = 1_000_000
+    memory: Annotated[int, Field(ge=1 << 20)] = 4 << 30
     features: Annotated[int, Field(gt=0)] = 2_000
     categories: Annotated[int, Field(gt=0)] = 2_000
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 APPLICATION: Final = 0x6D6C6D6E  # "mlmn": says whose database it is
-FORMAT: Final = 6
+FORMAT: Final = 7
 OLDEST: Final = 3  # that is taken up
 
 _PAGE: Final = 16_384  # bytes; bodies are long, and each page costs a call of the system

@@ -223,11 +223,15 @@ def compare_replicas(view: ModelView, key: VariableKey, reference: Reference) ->
     """
     axis, held = reference.variable.axis, reference.histogram
     groups = view.replicas.of(key) if view.replicas is not None else ()
-    names = [name for group in groups for name in group.names]
-    if len(names) < 2:
+    if not groups:
         return ()
     each = np.concatenate([np.c_[_rows_over(axis, held.counts, group), group.invalid] for group in groups])
     total = np.concatenate([group.sums for group in groups])
+    names = [name for group in groups for name in group.names]
+    some = np.flatnonzero(each.any(axis=1))  # a standby has nothing to compare
+    each, total, names = each[some], total[some], [names[i] for i in some.tolist()]
+    if len(names) < 2:
+        return ()
     others, rest = each.sum(axis=0) - each, total.sum() - total
     starts = np.array(reference.variable.decision, dtype=np.intp)
     p, q, base = (coarsen(counts, starts) for counts in (each[:, :-1], others[:, :-1], held.counts))

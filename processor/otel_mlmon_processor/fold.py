@@ -25,7 +25,7 @@ from otel_mlmon_processor.upgrades import OLDEST, upgrade, upgrade_profiles
 from otel_mlmon_processor.views import Capture, build, capture
 from otel_mlmon_processor.windows import ModelKey, ModelView
 
-FORMAT: Final = 6  # of the dump
+FORMAT: Final = 7  # of the dump
 
 
 class Dump(NamedTuple):

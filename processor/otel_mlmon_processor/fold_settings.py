@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -24,12 +25,14 @@ class Caps:
         variables: features and outputs of a model and hash.
         categories: labels of a variable.
         bounds: different bounds of a variable.
-        replica_cells: counts kept to tell the replicas of a model and hash apart, 8 bytes each; further replicas are
-            counted and not told apart.
+        memory: bytes, as `room` reckons them, for series and the counts of all models over all windows.
+        spare: bytes beside these to tell replicas apart, and for more windows than a model needs; without room for
+            them replicas are counted and not told apart, and points count in totals only.
         operations: operational histograms of a model.
         producers: processes that send.
         streams: series of points of all producers.
-        intervals: delta intervals kept exactly, over all producers; each has at least 256, and one for each series.
+        intervals: delta intervals kept exactly, over all producers; each has at least 256, and one for each series
+            while interval_bits are enough for all.
         profiles: profiles of a model.
         profile_bytes: size of an unpacked profile,
         document_bytes: and of all.
@@ -44,11 +47,13 @@ class Caps:
     variables: int = 2_000
     categories: int = 2_000
     bounds: int = 4
-    replica_cells: int = 20_000_000
+    memory: int = 4 << 30
+    spare: int = 1 << 30
     operations: int = 200
     producers: int = 10_000
     streams: int = 1_000_000
     intervals: int = 100_000
+    interval_bits: int = 1 << 31
     profiles: int = 4
     profile_bytes: int = PROFILE_BYTES
     document_bytes: int = 256 * 1024 * 1024
@@ -116,6 +121,11 @@ class FoldSettings:
     def horizon(self) -> int:
         """Windows that are kept."""
         return max(self.display_windows, SCALES[-1])
+
+    @cached_property
+    def reserved(self) -> int:
+        """Windows for which there is room with each place: those that are kept, and those that may lie ahead."""
+        return self.horizon + math.ceil(self.ahead_ns / self.window_ns) + 1
 
     @cached_property
     def half(self) -> int:

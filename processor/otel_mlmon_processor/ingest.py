@@ -388,7 +388,8 @@ class Ingest:
             done = self._make(making, hurry=hurry)
         except Exception as failed:
             _LOG.error("no checkpoint: %s", failed, exc_info=not isinstance(failed, JournalError))
-            done, error = True, failed
+            # Its traceback would hold this frame, this frame the error, and so both the dump.
+            done, error = True, failed.with_traceback(None)
         making.took += time.monotonic() - began
         if done:
             self._end(making, error)

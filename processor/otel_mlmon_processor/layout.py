@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon_processor.exponential import ExponentialSum
+from otel_mlmon_processor.room import BUCKETS
 from otel_mlmon_processor.windows import Role, VariableKey
 
 Counts = NDArray[np.int64]
@@ -29,6 +30,18 @@ class Place(NamedTuple):
     kind: str
     detail: str | bytes = ""
 
+    @property
+    def size(self) -> int:
+        """Integers of it, beside the one for values whose sum is unknown."""
+        if self.kind == CELLS:
+            return len(self.detail) // 8 + 1
+        return 0 if self.kind == EXPONENTIAL else 1
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in a tally."""
+        return BUCKETS if self.kind == EXPONENTIAL else 8 * (self.size + 2 * (self.kind == CELLS))
+
 
 class Slot(NamedTuple):
     """Where it is counted.
@@ -48,7 +61,7 @@ class Slot(NamedTuple):
 class Layout:
     """Places of a model's counts in its vectors. It only grows."""
 
-    __slots__ = ("floats", "held", "places", "slots", "variables", "width")
+    __slots__ = ("floats", "held", "nbytes", "places", "slots", "variables", "width")
 
     def __init__(self) -> None:
         self.places: dict[Place, Slot] = {}
@@ -57,16 +70,17 @@ class Layout:
         self.slots: list[Slot] = []
         self.width = 0  # of the integer vector
         self.floats = 0  # of the vector of sums
+        self.nbytes = 0  # of a tally in which all is counted
 
     def place(self, place: Place) -> Slot:
         """The slot of a place, made on first sight."""
         slot = self.places.get(place)
         if slot is None:
             summed = place.kind in (CELLS, EXPONENTIAL)
-            size = len(place.detail) // 8 + 1 if place.kind == CELLS else 0 if summed else 1
-            slot = Slot(len(self.slots), place, self.width, size, self.floats if summed else -1)
-            self.width += size + summed
+            slot = Slot(len(self.slots), place, self.width, place.size, self.floats if summed else -1)
+            self.width += place.size + summed
             self.floats += summed
+            self.nbytes += place.nbytes
             self.slots.append(slot)
             self.places[place] = slot
             self.variables.add(place.variable)
@@ -102,6 +116,11 @@ class Tally:
         self.index: NDArray[np.int32] | None = None
         self.exponentials: dict[int, ExponentialSum] = {}
         self.shared = False
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes."""
+        return self.ints.nbytes + self.sums.nbytes + BUCKETS * len(self.exponentials)
 
     def add(self, other: Tally) -> None:
         """Add what is not packed."""

@@ -10,6 +10,7 @@ from otel_mlmon_processor.fold_settings import FoldSettings
 from otel_mlmon_processor.generation import Generation
 from otel_mlmon_processor.points import Attributes
 from otel_mlmon_processor.reading import Reading
+from otel_mlmon_processor.room import Room
 from otel_mlmon_processor.watermark import Watermark
 from otel_mlmon_processor.windows import ModelKey
 
@@ -84,11 +85,11 @@ class Model:
         self.info_end = -1
         self.dropped: Counter[tuple[str, str]] = Counter()
 
-    def generation(self, digest: str, most: int) -> Generation | None:
+    def generation(self, digest: str, most: int, spare: Room) -> Generation | None:
         """The counts under a profile hash, begun on first sight; None where there are too many."""
         generation = self.generations.get(digest)
         if generation is None and len(self.generations) < most:
-            generation = self.generations[digest] = Generation(digest, self.born)
+            generation = self.generations[digest] = Generation(digest, self.born, spare)
             generation.last = self.last
             self.born += 1
         return generation
@@ -130,20 +131,13 @@ class Model:
             for generation in self.generations.values():
                 generation.advance(last, settings)
 
-    def takes(self, key: OperationKey, most: int) -> bool:
-        """Whether there is a place for an operational histogram."""
-        return key in self.operations or len(self.operations) < most
-
-    def operate(self, key: OperationKey, reading: Reading, most: int) -> bool:
-        """Add to an operational histogram; False where there are too many."""
+    def operate(self, key: OperationKey, reading: Reading) -> None:
+        """Add to an operational histogram, begun on first sight."""
         operation = self.operations.get(key)
         if operation is None:
-            if not self.takes(key, most):
-                return False
             zero = ExponentialSum() if isinstance(reading.counts, ExponentialSum) else 0
             operation = self.operations[key] = Operation(zero)
         operation.add(reading)
-        return True
 
     def describe(self, attributes: Attributes, end: int) -> None:
         """Keep the identity that the newest info point gives; of two at one time the later in text order."""
@@ -157,6 +151,10 @@ class Model:
             self.last = settings.window_of(self.watermark.value) if self.watermark.value else -1
         for generation in self.generations.values():
             generation.recut(self.last, settings, windows=windows)
+
+    def knows(self, producer: int) -> bool:
+        """Whether a producer has anything to do with its event time or its levels."""
+        return producer in self.watermark.newest or any(number == producer for number, _ in self.levels)
 
     def forget(self, producer: int) -> None:
         """A producer has gone for good."""
@@ -181,14 +179,14 @@ class Model:
         ]
 
     @classmethod
-    def load(cls, plain: list[Any]) -> Model:
+    def load(cls, plain: list[Any], spare: Room, settings: FoldSettings) -> Model:
         """What `dump` gave."""
         numbers, generations, watermark, instances, operations, levels, drops = plain
         key, born, received, since, last, info, info_end = numbers
         model = cls(ModelKey(*key))
         model.born, model.received, model.since, model.last = born, received, since, last
         model.info, model.info_end = info, info_end
-        model.generations = {g.hash: g for g in map(Generation.load, generations)}
+        model.generations = {g.hash: g for g in (Generation.load(each, spare, settings) for each in generations)}
         model.watermark = Watermark.load(watermark)
         model.instances = dict(instances)
         for metric, attributes, bounds, counts, total in operations:

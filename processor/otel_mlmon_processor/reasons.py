@@ -38,6 +38,7 @@ Unusable: TypeAlias = Literal[
     "identity",
     "instrument",
     "internal",
+    "memory",
     "negative",
     "no_category",
     "no_feature",
@@ -71,7 +72,7 @@ Unusable: TypeAlias = Literal[
 ]
 
 # Items that nobody is told of: the same counter.
-Ignored: TypeAlias = Literal["ahead", "no_recorded_value", "not_ml", "unused"]
+Ignored: TypeAlias = Literal["ahead", "no_recorded_value", "no_window", "not_ml", "unused"]
 
 Reason: TypeAlias = Refusal | Unusable | Ignored
 

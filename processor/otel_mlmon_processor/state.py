@@ -25,6 +25,8 @@ from otel_mlmon_processor.producers import (
 )
 from otel_mlmon_processor.reading import Reading
 from otel_mlmon_processor.reasons import Reason
+from otel_mlmon_processor.reckoning import measure, size_of_operation, size_of_places, size_of_series
+from otel_mlmon_processor.room import SERIES, Room, size_of, size_of_names
 from otel_mlmon_processor.streams import identify
 from otel_mlmon_processor.windows import ModelKey
 
@@ -37,6 +39,8 @@ class State:
 
     def __init__(self, settings: FoldSettings) -> None:
         self.settings = settings
+        self.memory = Room(settings.caps.memory)
+        self.spare = Room(settings.caps.spare)
         self.models: dict[ModelKey, Model] = {}
         self.producers: dict[tuple[str, ...], ProducerState] = {}
         self.meanings: dict[tuple[str, Attributes], Meaning] = {}  # of all series
@@ -54,10 +58,12 @@ class State:
     def intervals_of(self, producer: ProducerState) -> int:
         """Delta intervals that a producer may keep exactly: its share, or one for each of its series if that is more.
 
-        The series of some SDKs (Node.js) each have a start of their own, so all of a request's must fit.
+        The series of some SDKs (Node.js) each have a start of their own, so all of a request's must fit. Each takes a
+        bit a series.
         """
         most = self.settings.caps.intervals
-        return max(256, most // max(1, len(self.producers)), min(most, len(producer.series)))
+        wanted = max(most // max(1, len(self.producers)), min(most, len(producer.series)))
+        return max(256, min(wanted, self.settings.caps.interval_bits // max(1, self.streams)))
 
     def producer(self, producer: Producer) -> ProducerState:
         """What is known of a producer, begun on first sight.
@@ -91,14 +97,13 @@ class State:
         if self.streams >= self.settings.caps.streams:
             raise UnusableError("too_many_streams")
         model, generation = self._find_model(producer, meaning)
+        size = SERIES + (size_of_names(attributes) if (metric, attributes) not in self.meanings else 0)
         if generation is not None:
             place = place_of(meaning, reading.bounds if isinstance(reading.counts, bytes) else None)
-            if place not in generation.layout.places:
-                self._check(generation.layout, place)
-        elif meaning.kind == OPERATION and not model.takes(
-            OperationKey(metric, meaning.rest, reading.bounds), self.settings.caps.operations
-        ):
-            raise UnusableError("too_many_operations")
+            self._check(generation.layout, place, size)
+        elif meaning.kind == OPERATION:
+            self._check_operation(model, OperationKey(metric, meaning.rest, reading.bounds), reading, size)
+        self._charge(size)
         self.streams += 1
         self.meanings[metric, attributes] = meaning
         series = producer.series[meaning] = Series(producer.next_series, meaning, model, generation)
@@ -128,21 +133,33 @@ class State:
         self.keep(model)
         generation = None
         if meaning.variable is not None:
-            generation = model.generation(meaning.digest, caps.generations)
+            generation = model.generation(meaning.digest, caps.generations, self.spare)
             if generation is None:
                 raise UnusableError("too_many_profiles")
             generation.received = self.now
         return model, generation
 
-    def count_stream(self) -> None:
-        """One more stream is held.
+    def count_stream(self, reading: Reading) -> None:
+        """One more cumulative stream is held.
 
         Raises:
-            UnusableError: there are too many.
+            UnusableError: there are too many, or there is no memory for it.
         """
         if self.streams >= self.settings.caps.streams:
             raise UnusableError("too_many_streams")
+        self._charge(SERIES + size_of(reading))
         self.streams += 1
+
+    def operate(self, model: Model, key: OperationKey, reading: Reading) -> None:
+        """Add to an operational histogram, begun on first sight.
+
+        Raises:
+            UnusableError: there are too many, or there is no memory for it.
+        """
+        if key not in model.operations:
+            self._check_operation(model, key, reading)
+            self._charge(size_of_operation(reading.counts))
+        model.operate(key, reading)
 
     def slot(self, series: Series, generation: Generation, bounds: bytes | None) -> Slot:
         """Where counts of a series are added; `bounds` is None for exponential histograms and plain counts.
@@ -158,10 +175,27 @@ class State:
         place = place_of(series.meaning, bounds)
         if place not in generation.layout.places:
             self._check(generation.layout, place)
+            self._charge(size_of_places(place.nbytes, self.settings))
         series.slot = slot = generation.layout.place(place)
         return slot
 
-    def _check(self, layout: Layout, place: Place) -> None:
+    def _charge(self, size: int) -> None:
+        if not self.memory.fits(size):
+            raise UnusableError("memory")
+        self.memory.held += size
+
+    def _check_operation(self, model: Model, key: OperationKey, reading: Reading, size: int = 0) -> None:
+        """Whether there is a place, and so much memory beside it."""
+        if key not in model.operations:
+            if len(model.operations) >= self.settings.caps.operations:
+                raise UnusableError("too_many_operations")
+            if not self.memory.fits(size_of_operation(reading.counts) + size):
+                raise UnusableError("memory")
+
+    def _check(self, layout: Layout, place: Place, size: int = 0) -> None:
+        """Whether there is a place, and so much memory beside it."""
+        if place in layout.places:
+            return
         caps = self.settings.caps
         held = layout.held[place.variable, place.kind]
         if place.kind == CATEGORY and held >= caps.categories:
@@ -172,6 +206,8 @@ class State:
             raise UnusableError("too_many_features")
         if len(layout.places) >= caps.places:
             raise UnusableError("too_many_places")
+        if not self.memory.fits(size_of_places(place.nbytes, self.settings) + size):
+            raise UnusableError("memory")
 
     def sweep(self) -> list[ModelKey]:
         """Forget models and producers that have long been silent; the models that went. Looks once a minute."""
@@ -182,30 +218,51 @@ class State:
         oldest = self.now - self.settings.retire_ns
         for identity, producer in list(self.producers.items()):
             if producer.received < oldest:
-                self.streams -= sum(map(_streams_of, producer.series.values()))
+                for series in producer.series.values():
+                    self._release(series)
                 del self.producers[identity]
                 for model in self.models.values():
-                    self.keep(model)
-                    model.forget(producer.number)
+                    if model.knows(producer.number):
+                        self.keep(model)
+                        model.forget(producer.number)
         retired = [key for key, model in self.models.items() if model.received < oldest]
         for key in retired:
-            self._retire(self.models.pop(key))
+            gone = self.models.pop(key)
+            self.memory.held -= sum(size_of_operation(o.counts) for o in gone.operations.values())
+            for generation in gone.generations.values():
+                self._retire(generation)
+            self._forget_series(gone)
         for model in self.models.values():
             for digest in [digest for digest, g in model.generations.items() if g.received < oldest]:
                 self.keep(model)
                 self._retire(model.generations.pop(digest))
         if held != (len(self.producers), self.streams):
             used = {meaning: None for producer in self.producers.values() for meaning in producer.series}
-            self.meanings = {(meaning.metric, meaning.attributes): meaning for meaning in used}
+            kept = {(meaning.metric, meaning.attributes): meaning for meaning in used}
+            self.memory.held -= sum(size_of_names(attributes) for _, attributes in self.meanings.keys() - kept.keys())
+            self.meanings = kept
             self._plans.clear()
         return retired
 
-    def _retire(self, gone: Model | Generation) -> None:
+    def measure(self) -> int:
+        """Bytes that `memory` holds, reckoned anew from all that is there."""
+        return measure(self.settings, self.models.values(), self.producers.values(), self.meanings)
+
+    def _retire(self, gone: Generation) -> None:
+        self.memory.held -= size_of_places(gone.layout.nbytes, self.settings)
+        self.spare.held -= gone.spared
+        self._forget_series(gone)
+
+    def _release(self, series: Series) -> None:
+        self.streams -= _streams_of(series)
+        self.memory.held -= size_of_series(series)
+
+    def _forget_series(self, gone: Model | Generation) -> None:
         for producer in self.producers.values():
             for meaning, series in list(producer.series.items()):
                 if series.model is gone or series.generation is gone:
                     self.keep(producer)
-                    self.streams -= _streams_of(series)
+                    self._release(series)
                     del producer.series[meaning]
 
     def recut(self, *, windows: bool) -> None:
@@ -219,7 +276,8 @@ class State:
         """
         if self._dumping is not None:
             self._dumping.go_on()
-        numbers = [self.streams, self.now, self.points, self.duplicates, self.late, self._next_producer, self._swept]
+        numbers = [self.streams, self.now, self.points, self.duplicates, self.late]
+        numbers += [self._next_producer, self._swept, self.memory.held]
         header = [numbers, dict(self.dropped)]
         self._dumping = Dumping(header, list(self.models.values()), self.producers)
         return self._dumping
@@ -231,8 +289,9 @@ class State:
 
     def keep(self, part: Model | ProducerState) -> None:
         """Before a model or a producer changes: a dump that is being made must have it as it was."""
-        if self._dumping is not None:
-            self._dumping.keep(part)
+        dumping = self._dumping  # which another thread may end
+        if dumping is not None:
+            dumping.keep(part)
 
     @classmethod
     def load(cls, plain: list[Any], settings: FoldSettings) -> State:
@@ -240,15 +299,16 @@ class State:
         numbers, dropped, models, meanings, bounds, producers = plain
         state = cls(settings)
         state.streams, state.now, state.points, state.duplicates, state.late = numbers[:5]
-        state._next_producer, state._swept = numbers[5:]
+        state._next_producer, state._swept, held = numbers[5:]
         state.dropped = Counter(dropped)
-        state.models = {model.key: model for model in map(Model.load, models)}
+        state.models = {model.key: model for model in (Model.load(each, state.spare, settings) for each in models)}
         read = [interpret(metric, tuple((key, value) for key, value in pairs)) for metric, pairs in meanings]
         state.meanings = {(meaning.metric, meaning.attributes): meaning for meaning in read}
         state.producers = {
             tuple(identity): ProducerState.load(producer, state.models, read, bounds)
             for identity, producer in producers
         }
+        state.memory.held = state.measure() if held is None else held
         return state
 
 

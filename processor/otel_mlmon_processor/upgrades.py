@@ -15,13 +15,18 @@ from otel_mlmon_processor.profile_store import name_document
 OLDEST: Final = 3  # that can be read
 _ROWS: Final = 4
 _INLINE: Final = 5
+_UNMEASURED: Final = 6
 
 
 def upgrade(version: int, state: list[Any]) -> list[Any]:
     """The state of a dump of format `version`, as `State.load` takes it."""
     if version == OLDEST:
         state = _from_3(state)
-    return _from_4(state) if version <= _ROWS else state
+    if version <= _ROWS:
+        state = _from_4(state)
+    if version <= _UNMEASURED:
+        state[0].append(None)  # the memory that counts take is to be measured
+    return state
 
 
 def upgrade_profiles(

@@ -28,9 +28,13 @@ class Request:
     def wait(self) -> Outcome:
         """The answer, as soon as it is there."""
         self._answered.acquire()
-        if isinstance(self.answer, RefusedError):
-            raise self.answer
-        return self.answer
+        answer, self.answer = self.answer, Outcome(0)
+        if isinstance(answer, Outcome):
+            return answer
+        try:
+            raise answer
+        finally:
+            del answer  # its traceback holds this frame, which would hold it, and with both the request
 
     def wake(self) -> None:
         """The answer is there."""

@@ -14,7 +14,7 @@ from otel_mlmon import semconv
 
 CAPS = Caps(
     models=30, producers=30, streams=300, variables=30, categories=30, bounds=3, generations=3, operations=30,
-    places=500, replica_cells=5_000,
+    places=500, spare=40_000,
 )  # fmt: skip
 ATTACKS = {
     "models": "too_many_models",
@@ -98,7 +98,7 @@ def test_names_without_end_are_refused_by_reason_and_take_no_memory(otlp, attack
 
 
 def test_replicas_beyond_the_memory_for_them_are_counted_and_not_told_apart(otlp):
-    fold = Fold(FoldSettings(caps=Caps(replica_cells=8)))
+    fold = Fold(FoldSettings(caps=Caps(spare=32)))
     for number in range(10):
         sender = otlp.Sender(f"r{number}", f"i{number}")
         assert not fold.apply(otlp.at(1), decode_metrics(sender.request(sender.count(1, 0, 1))))

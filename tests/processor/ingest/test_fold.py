@@ -10,6 +10,7 @@ from otel_mlmon_processor.decode import decode_logs, decode_metrics
 from otel_mlmon_processor.fold import Dump, Fold, FormatError
 from otel_mlmon_processor.fold_settings import Caps, FoldSettings
 from otel_mlmon_processor.forms import Forms
+from otel_mlmon_processor.model import Model
 from otel_mlmon_processor.pack import pack
 from otel_mlmon_processor.views import build
 from otel_mlmon_processor.windows import ModelKey, VariableKey
@@ -598,6 +599,23 @@ def test_a_dump_has_what_is_forgotten_after_it_was_begun(otlp, digest):
     now = fold.counters()
     assert (now.producers, now.streams) == (held.producers + bool(digest), held.streams)  # one came, one went
     assert Fold.load(begun.finish()).dump() == Fold.load(before).dump()
+
+
+def test_who_is_forgotten_has_only_the_models_written_that_knew_it(otlp):
+    fold, day = Fold(), 24 * 60
+
+    def send(service, instance, minute):
+        sender = otlp.Sender(instance, instance, service=service)
+        fold.apply(otlp.at(minute), decode_metrics(sender.request(sender.count(1, minute - 1, minute))))
+
+    for service, instance, minute in [("a", "old", 1), ("a", "new", day), ("b", "new", day), ("c", "new", day)]:
+        send(service, instance, minute)
+    dump = fold.begin_dump()
+    send("c", "new", day + 2)  # and "old" is forgotten
+    assert len(fold._state.producers) == 3
+    left = {part.key.service for part in fold._state._dumping._left if isinstance(part, Model)}
+    assert left == {"b"}
+    dump.finish()
 
 
 def test_two_dumps_at_once_are_each_of_its_own_moment(otlp):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import gzip
 import random
 import shutil
@@ -13,16 +14,19 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from otel_mlmon_processor.fold import Fold
 from otel_mlmon_processor.fold_settings import FoldSettings
 from otel_mlmon_processor.ingest import Ingest, IngestSettings, RefusedError
 from otel_mlmon_processor.journal import JournalError
 from otel_mlmon_processor.point_values import DecodeLimits
+from otel_mlmon_processor.waiting import Request
 
 from otel_mlmon import semconv
 
@@ -455,3 +459,49 @@ def test_no_client_takes_the_room_of_another(tmp_path, otlp):
                 assert answer.exception().reason == "overload"
         ingest.submit(METRICS, large, "bulky")
         assert ingest.counters().waiting == 0
+
+
+@pytest.fixture
+def no_collections():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collections")
+@pytest.mark.parametrize("asked", [False, True], ids=["that was due", "that was asked for"])
+def test_a_checkpoint_that_fails_leaves_nothing_in_memory(otlp, tmp_path, monkeypatch, asked):
+    made, began = [], Fold.begin_dump
+
+    def begin(fold):
+        dump = began(fold)
+        made.append(weakref.ref(dump))
+        return dump
+
+    def fail(*_):
+        raise JournalError("the disk is full")
+
+    monkeypatch.setattr(Fold, "begin_dump", begin)
+    age = 1e9 if asked else 0.01
+    ingest, sender = Ingest(tmp_path, settings=IngestSettings(checkpoint_age=age)), otlp.Sender()
+    with monkeypatch.context() as patched:
+        patched.setattr(ingest._journal, "checkpoint", fail)
+        ingest.submit(METRICS, sender.request(sender.count(1, 0, 1)))
+        if asked:
+            with pytest.raises(JournalError):
+                ingest.checkpoint()
+        until(lambda: made and all(dump() is None for dump in made[:1]))
+    ingest.close()
+
+
+@pytest.mark.usefixtures("no_collections")
+def test_a_request_that_was_refused_leaves_nothing_in_memory(otlp, tmp_path):
+    ingest, sender = Ingest(tmp_path), otlp.Sender()
+    for _ in range(5):
+        with contextlib.suppress(RefusedError):
+            ingest.submit(METRICS, b"no OTLP")
+    for minute in range(2):  # the writer holds those of its last turn
+        ingest.submit(METRICS, sender.request(sender.count(1, minute, minute + 1)))
+    assert sum(isinstance(held, Request) for held in gc.get_objects()) <= 1
+    ingest.close()

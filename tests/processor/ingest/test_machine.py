@@ -434,6 +434,12 @@ class Machine(RuleBasedStateMachine):
         assert self.fold.counters().dropped.keys() <= {"ahead"}
 
     @invariant()
+    def memory_is_reckoned_as_it_would_be_anew(self):
+        state = self.fold._state
+        assert state.memory.held == state.measure()
+        assert state.spare.held == sum(g.spared for model in state.models.values() for g in model.generations.values())
+
+    @invariant()
     def the_sliding_window_is_the_sum_of_its_windows(self):
         for model in self.fold._state.models.values():
             for generation in model.generations.values():

@@ -128,3 +128,25 @@ def test_the_same_replicas_are_named_whether_they_come_at_once_or_one_by_one(otl
     assert [each.replica for each in at_once][: 1 if labelled else 2] == ["r5", "r3"][: 1 if labelled else 2]
     for one, other in zip(at_once, one_by_one, strict=True):
         assert (one.replica, one.lower, one.text) == (other.replica, pytest.approx(other.lower), other.text)
+
+
+@pytest.mark.parametrize(("standbys", "named"), [(0, ["a", "r"]), (2, ["a", "r"])])
+def test_replicas_that_counted_nothing_are_not_compared(otlp, views, standbys, named):
+    rng = np.random.default_rng(7)
+    profile = Profile.build({"x": rng.normal(size=20_000)}, model="m", version="1")
+
+    def fold_of(rows):
+        fold = Fold()
+        for name, values in rows.items():
+            x = views.variables(profile, {"x": values})[otlp.X]
+            sender = otlp.Sender(name, name)
+            sent = [sender.histogram(x.cells.tolist(), 0, 1, edges=x.edges, total=x.sum)]
+            sent.append(sender.count(len(values), 0, 1))
+            fold.apply(otlp.at(1), decode_metrics(sender.request(*sent)))
+        (view,) = fold.views()
+        return evaluate_model(view, profile, tolerance=0.005).variables[otlp.X].replicas
+
+    idle = {f"s{number}": np.zeros(0) for number in range(standbys)}
+    found = fold_of({"a": rng.normal(2, 1, 1_000), "r": rng.normal(size=1_000), **idle})
+    assert [each.replica for each in found] == named
+    assert fold_of({"a": rng.normal(2, 1, 1_000), **idle}) == ()
