@@ -28,6 +28,7 @@ from ingest_cases import (
     measure_memory,
     measure_noise,
     measure_processor,
+    measure_sharded,
     measure_start,
     measure_windows,
     run_long,
@@ -86,6 +87,7 @@ def list_cases() -> dict[str, Case]:
     found["start"] = measure_start
     found["evaluation"] = measure_evaluation
     found["noise"] = measure_noise
+    found |= {f"sharded, {shards} processors": partial(measure_sharded, shards) for shards in (1, 2)}
     return found
 
 

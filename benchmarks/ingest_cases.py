@@ -18,7 +18,18 @@ import numpy as np
 from ingest_bodies import Load, Requests
 from ingest_client import Phase, join
 from ingest_model import FEATURES, make_histograms, make_loads, make_whole, recognize, send_profiles
-from ingest_servers import BATCH, ROOT, SPAWN, Clients, Collector, Processor, Server, Sink, read_usage
+from ingest_servers import (
+    BATCH,
+    ROOT,
+    SPAWN,
+    Clients,
+    Collector,
+    Processor,
+    Server,
+    Sink,
+    free_port,
+    read_usage,
+)
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from otel_mlmon_processor.exporters.prometheus import prometheus_name
 from otel_mlmon_processor.fold_settings import Caps, FoldSettings
@@ -107,7 +118,7 @@ def check(processor: Processor, clients: Clients, *, restarted: bool = False, po
     assert not duplicates, f"{duplicates:,} points were taken for duplicates"
     assert dropped == unused, f"{dropped - unused:,} points were dropped"  # the age of the profile is not used
     processor.stop()
-    check_cells(processor.data, clients)
+    check_cells([processor.data], clients)
     return samples
 
 
@@ -117,7 +128,7 @@ def find_sum(samples: Sequence[Sample], metric: semconv.Metric, label: str = "")
     return sum(s.value for s in samples if s.name in names and (not label or label in s.labels.values()))
 
 
-def check_cells(data: Path, clients: Clients) -> None:
+def check_cells(directories: Sequence[Path], clients: Clients) -> None:
     """Each point adds the same counts, whether as a delta or to a total; so many of them are in all cells."""
     export = ExportMetricsServiceRequest.FromString(make_histograms())
     points = export.resource_metrics[0].scope_metrics[0].metrics[0].histogram.data_points
@@ -127,14 +138,12 @@ def check_cells(data: Path, clients: Clients) -> None:
         for point, times in zip(points, clients.by_feature, strict=True)
     }
     held: dict[str, np.ndarray] = {}
-    ingest = Ingest(data, parse=recognize)
-    try:
-        for view in ingest.views():
-            features = [(variable, counts) for variable, counts in view.totals.items() if variable.role == "feature"]
-            for variable, counts in features:
-                held[variable.name] = held.get(variable.name, 0) + counts.cells
-    finally:
-        ingest.close()
+    for data in directories:
+        with contextlib.closing(Ingest(data, parse=recognize)) as ingest:
+            for view in ingest.views():
+                found = [(variable, counts) for variable, counts in view.totals.items() if variable.role == "feature"]
+                for variable, counts in found:
+                    held[variable.name] = held.get(variable.name, 0) + counts.cells
     assert held.keys() == expected.keys()
     for name, cells in expected.items():
         assert np.array_equal(held[name], cells), f"{name}: {held[name].sum():,} values counted, not {cells.sum():,}"
@@ -184,7 +193,10 @@ def measure_collector(config: str, points: int, replicas: int, cumulative: bool,
             path.write_text(BATCH)
         try:
             loads = make_loads(points, replicas, cumulative=cumulative)
-            with running(Collector(folder, path, sink)) as server, sending(server, loads) as clients:
+            with (
+                running(Collector(folder, path, MLMON_ENDPOINT=sink.target)) as server,
+                sending(server, loads) as clients,
+            ):
                 drain = partial(await_all, sink, clients)
                 clients.run(Phase())
                 clients.run(Phase(scale.warm))
@@ -208,6 +220,47 @@ def measure_grpc(points: int, replicas: int, cumulative: bool, scale: Scale) -> 
     finally:
         sink.close()
     return {**full, "half": half}
+
+
+def measure_sharded(shards: int, scale: Scale) -> Figures:
+    """Eight models behind a collector with sharded.yaml, before so many processors: what each takes for a point."""
+    with work_in() as folder, contextlib.ExitStack() as stack:
+        processors = []
+        for number in range(shards):
+            (folder / f"{number}").mkdir()
+            processors.append(stack.enter_context(running(Processor(folder / f"{number}"))))
+        addresses = {f"MLMON_{number}": processors[number % shards].target for number in range(2)}
+        addresses |= {f"SHARD_{number}": f"127.0.0.1:{free_port()}" for number in range(2)}
+        config = ROOT / "collector-config" / "sharded.yaml"
+        collector = stack.enter_context(running(Collector(folder, config, **addresses)))
+        send_profiles(collector.target, 8)
+        clients = stack.enter_context(sending(collector, make_loads(10 * FEATURES, 400, models=8)))
+
+        def count() -> list[float]:
+            name, signal = semconv.METRIC_MLMON_PROCESSOR_RECEIVED, semconv.MonSignal.METRICS
+            return [find_sum(processor.samples(), name, signal) for processor in processors]
+
+        def drain() -> None:
+            while sum(count()) < clients.by_feature.sum():
+                time.sleep(0.1)
+
+        clients.run(Phase())
+        clients.run(Phase(scale.warm))
+        drain()
+        before, used = count(), [processor.usage().cpu for processor in processors]
+        found = clock(collector, clients, Phase(2 * scale.phase), drain=drain)
+        shares = np.array(count()) - before
+        cpu = np.array([processor.usage().cpu for processor in processors]) - used
+        assert (shares > 0).all(), "all models went to one processor"
+        for processor in processors:
+            processor.stop()
+        check_cells([processor.data for processor in processors], clients)
+    return {
+        "drained_per_s": found["drained_per_s"],
+        "collector_per_core": found["points_per_core"],
+        "processors_per_core": round(float(shares.sum() / cpu.sum())),
+        "largest_share": round(float(shares.max() / shares.sum()), 2),
+    }
 
 
 def await_all(sink: Sink, clients: Clients, patience: float = 5.0) -> None:

@@ -23,11 +23,15 @@ AGAIN = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
 
 @dataclass
 class Phase:
-    """What to do: so long, or so many requests of each flight (0: until all replicas have sent), at what rate."""
+    """What to do: so long, or so many requests of each flight (0: until all replicas have sent), at what rate.
+
+    Who is rude comes again at once, whatever it is told.
+    """
 
     seconds: float = 0.0
     rate: float | None = None  # requests/s of this client; None: as fast as they are acknowledged
     requests: int | None = None
+    rude: bool = False
 
 
 @dataclass
@@ -87,7 +91,7 @@ class Client:
         until = self._began + phase.seconds
         while (due := self._next(phase)) < until or len(taken) < max(most, 0 if phase.seconds else requests.round):
             body, ranges = next(bodies)
-            self._send(body, sent.refused)
+            self._send(body, sent.refused, rude=phase.rude)
             done = time.monotonic()
             taken.append((done - due, done))
             for first, last in ranges:
@@ -106,7 +110,7 @@ class Client:
         time.sleep(max(due - time.monotonic(), 0.0))
         return due
 
-    def _send(self, body: bytes, refused: Counter[str]) -> None:
+    def _send(self, body: bytes, refused: Counter[str], *, rude: bool) -> None:
         """Until it is acknowledged."""
         while True:
             try:
@@ -115,7 +119,7 @@ class Client:
                 if error.code() not in AGAIN:
                     raise
                 refused[error.code().name] += 1
-                time.sleep(_wait_of(error))
+                time.sleep(0.0 if rude else _wait_of(error))
                 continue
             rejected = answer and ExportMetricsServiceResponse.FromString(answer).partial_success
             if rejected and rejected.rejected_data_points:

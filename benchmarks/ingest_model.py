@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -11,7 +13,7 @@ import grpc
 import numpy as np
 from ingest_bodies import DIGEST, INCARNATION, INSTANCE, MODEL, Load, Names, mark_times
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from opentelemetry.sdk.resources import Resource
@@ -143,6 +145,18 @@ def make_loads(
     ]
 
 
+def _send(export: Callable[..., bytes], body: bytes, patience: float = 30.0) -> bytes:
+    """As exporters do: a collector says that it is ready before its parts have found one another."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return export(body, timeout=60)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() > until:
+                raise
+        time.sleep(0.2)
+
+
 def send_profiles(target: str, models: int) -> None:
     """As events, from one process."""
     with grpc.insecure_channel(target) as channel:
@@ -163,5 +177,5 @@ def send_profiles(target: str, models: int) -> None:
                 record.attributes.add(key=key).value.string_value = text
             for key in (semconv.ML_REFERENCE_PART, semconv.ML_REFERENCE_PARTS):
                 record.attributes.add(key=key).value.int_value = 1
-            answer = export(request.SerializeToString(), timeout=60)
-            assert not answer, answer
+            answer = _send(export, request.SerializeToString())
+            assert not ExportLogsServiceResponse.FromString(answer).partial_success.rejected_log_records, answer

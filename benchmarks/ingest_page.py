@@ -165,6 +165,7 @@ def render(document: Figures) -> str:
         "start": _tell_start,
         "evaluation": _tell_evaluation,
         "noise": _tell_noise,
+        "sharded, 2 processors": _tell_sharded,
     }
     for name, write in tellers.items():
         if name in cases:
@@ -194,12 +195,6 @@ requests at half of that rate, each measured from when it was due. *A core*: poi
 time, user and system. *Written*: bytes that it had the system write to the disk, by point. The processor runs with its
 defaults; what it acknowledges is synced and folded. At the end of each case its counters, and all cells of all counts
 in its directory, were those that had been acknowledged: none lost, none twice.
-
-Where p99 is in the hundreds, one of three moments fell in at which all stood still: what tells the replicas of a model
-apart was written (0.24 s with 5,000 of them) or copied to be evaluated (as long), or Python's garbage collector went
-through all that is held (0.3 s with 175,000 streams). That is mended since, and the figures here are still of before.
-Side by side at half of the full rate, 25 s each, on a slower machine, p99 before and after: 650 to 880 ms and 30 to
-390 ms with 1,000 replicas, seconds and 60 ms with 5,000.
 
 The collector: `otlp` to `otlp_grpc` with its `sending_queue` on `file_storage`, to a process that counts and answers at
 once. *batch*: the `batch` processor before it and everything else at its defaults (no fsync), but no compression. It
@@ -288,6 +283,23 @@ def _tell_noise(cases: dict[str, Figures]) -> str:
         "## A noisy model beside a quiet one\n\nThe quiet one sends 20 requests a second: p50 and p99 "
         f"{show_waits(case['quiet_alone'])} ms alone, {show_waits(case['quiet_beside'])} ms beside a model that sends "
         f"as fast as it can ({case['noisy_points_per_s']:,} points a second).\n"
+    )
+
+
+def _tell_sharded(cases: dict[str, Figures]) -> str:
+    rows = [
+        [f"{shards}", f"{case['drained_per_s']:,}", f"{case['collector_per_core']:,}",
+         f"{case['processors_per_core']:,}", f"{case['largest_share']:.0%}"]
+        for shards in (1, 2)
+        if (case := cases.get(f"sharded, {shards} processors"))
+    ]  # fmt: skip
+    head = ["processors", "points/s, all delivered", "points/s a core of the collector",
+            "points/s a core of the processors", "largest share"]  # fmt: skip
+    return (
+        "## Shared among processors\n\nEight models in requests of 350 points through one collector with "
+        "[sharded.yaml](../collector-config/sharded.yaml), its queues on the disk. All are on the same cores, so what "
+        "tells how far it goes are the points by second of processor time: how many cores of which to have. At the "
+        f"end the processors together held what was acknowledged, once.\n\n{table(head, rows)}\n"
     )
 
 

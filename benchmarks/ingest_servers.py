@@ -33,6 +33,7 @@ OWN = prometheus_name(semconv.METRIC_MLMON_PROCESSOR_RECEIVED).removesuffix("rec
 SETTINGS = """
 evaluate: {{interval: {evaluate}s}}
 checkpoint: {{age: {age}s, size: {size}}}
+limits: {{memory: {memory}}}
 """
 # As the project's own example of a durable queue has it, with the batch processor before it.
 BATCH = """
@@ -117,6 +118,11 @@ class Server:
     def usage(self) -> Usage:
         return read_usage(self.process.pid)
 
+    def peak(self) -> int:
+        """Bytes of memory, at most so far."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
@@ -137,9 +143,11 @@ class Server:
 class Processor(Server):
     """`otel-mlmon processor` over a folder."""
 
-    def __init__(self, folder: Path, *, evaluate: float = 10.0, age: float = 60.0, size: int = 64 << 20) -> None:
+    def __init__(
+        self, folder: Path, *, evaluate: float = 10.0, age: float = 60.0, size: int = 64 << 20, memory: int = 4 << 30
+    ) -> None:
         config = folder / "mlmon.yaml"
-        config.write_text(SETTINGS.format(evaluate=evaluate, age=age, size=size))
+        config.write_text(SETTINGS.format(evaluate=evaluate, age=age, size=size, memory=memory))
         self.data, self.target, http = folder / "data", *(f"127.0.0.1:{free_port()}" for _ in range(2))
         self._metrics = f"http://{http}/metrics"
         command = [Path(sys.executable).with_name("otel-mlmon"), "processor", "--config", config, "--data", self.data]
@@ -188,7 +196,7 @@ class Sink:
 class Collector(Server):
     """The real collector over a folder, with a configuration."""
 
-    def __init__(self, folder: Path, config: Path, sink: Sink) -> None:
+    def __init__(self, folder: Path, config: Path, **addresses: str) -> None:
         grpc, http, health, metrics = (free_port() for _ in range(4))
         self.target = f"127.0.0.1:{grpc}"
         environment = {
@@ -197,7 +205,7 @@ class Collector(Server):
             "AGENT_HEALTH": f"127.0.0.1:{health}",
             "AGENT_METRICS": str(metrics),
             "AGENT_QUEUE": str(folder / "queue"),
-            "MLMON_ENDPOINT": sink.target,
+            **addresses,
         }
         log = folder / "collector.log"
         super().__init__([find_collector(), "--config", config], f"http://127.0.0.1:{health}/", log, **environment)
