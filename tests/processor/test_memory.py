@@ -289,6 +289,48 @@ def test_a_profile_that_is_sent_is_refused_by_reason_in_bounds(watched, otlp, do
     assert watched.peak() - before < 300 * MEBIBYTE
 
 
+def test_counts_stay_within_their_memory_whatever_is_sent(real, otlp, tmp_path, wait):
+    """Wide histograms of new features, lives, models and replicas, each in many windows; without the limit 2 GB."""
+    settings = f"evaluate: {{interval: 1s}}\nalarms: {{learn: false}}\nlimits: {{memory: {64 * MEBIBYTE}}}\n"
+    server = real.Processor(tmp_path, settings=settings)
+    try:
+        watched = Watched(server)
+        good, edges = otlp.Sender(service="good"), [float(edge) for edge in range(4_000)]
+        assert watched.call(good.request(good.count(7, 0, 1))) is grpc.StatusCode.OK
+        before = watched.reset()
+        for number in range(60):
+            name = {semconv.ML_FEATURE_NAME: f"x{number % 30}"}
+            who = {
+                "features": otlp.Sender(),
+                "replicas": otlp.Sender(f"r{number}", f"r{number}"),
+                "models": otlp.Sender(service=f"s{number}"),
+            }
+            for sender in who.values():
+                wide = [
+                    sender.histogram([1] * 4_001, minute - span, minute, edges=edges, labels=name)
+                    for minute in range(number, number + 20)
+                    for span in (1, 4)
+                ]
+                assert watched.call(sender.request(*wide)) is grpc.StatusCode.OK
+            lives = [
+                who["features"].histogram([1] * 4_001, number / 100 + life / 1e4, 9, edges=edges, temporality=2)
+                for life in range(20)
+            ]
+            assert watched.call(who["features"].request(*lives)) is grpc.StatusCode.OK
+        assert watched.peak() - before < (64 + 16 + 150) * MEBIBYTE  # 150: requests of 3 MB, read and evaluated
+        dropped = {labels["mlmon_reason"] for labels, _ in server.samples("mlmon_processor_dropped_total")}
+        assert "memory" in dropped
+        assert watched.call(good.request(good.count(5, 1, 2))) is grpc.StatusCode.OK
+
+        def count() -> float:
+            samples = server.samples("ml_feature_count_total")
+            return sum(value for labels, value in samples if labels["service_name"] == "good")
+
+        wait(lambda: count() == 12, "all that the quiet one sent")
+    finally:
+        server.stop()
+
+
 def test_all_that_was_sent_here_has_harmed_nobody(watched, otlp, wait):
     sender = otlp.Sender(service="good")
     assert watched.call(sender.request(sender.count(7, 0, 1))) is grpc.StatusCode.OK
