@@ -290,7 +290,7 @@ def test_a_profile_that_is_sent_is_refused_by_reason_in_bounds(watched, otlp, do
 
 
 def test_counts_stay_within_their_memory_whatever_is_sent(real, otlp, tmp_path, wait):
-    """Wide histograms of new features, lives, models and replicas, each in many windows; without the limit 2 GB."""
+    """Wide histograms of new features, lives, models and replicas, each in many windows."""
     settings = f"evaluate: {{interval: 1s}}\nalarms: {{learn: false}}\nlimits: {{memory: {64 * MEBIBYTE}}}\n"
     server = real.Processor(tmp_path, settings=settings)
     try:
