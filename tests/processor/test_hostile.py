@@ -8,6 +8,8 @@ import math
 import runpy
 import select
 import socket
+import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,10 +19,11 @@ import numpy as np
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from otel_mlmon_processor.decode import MalformedError, decode_metrics
-from otel_mlmon_processor.http import HttpServer
+from otel_mlmon_processor.http import HttpServer, make_application
 from otel_mlmon_processor.ingest import Ingest
 from otel_mlmon_processor.otlp_http import make_otlp_application
 from otel_mlmon_processor.receiver import build_server
+from prometheus_client import CollectorRegistry, Gauge
 
 from otel_mlmon import semconv
 
@@ -319,31 +322,97 @@ def test_a_body_larger_than_it_said_or_than_is_allowed_ends_the_connection(serve
     assert is_unharmed(servers, otlp)
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        b"",
-        b"POST /v1/met",
-        b"POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n[]",
-    ],
-)
-def test_who_sends_slowly_is_cut_off_and_keeps_nobody_out(servers, otlp, monkeypatch, said):
-    """Slowloris: nearly as many connections as there may be, each with a byte now and then."""
-    monkeypatch.setattr("otel_mlmon_processor.http.PATIENCE", 1.0)
-    _, _, url = servers
-    host, port = url.removeprefix("http://").split(":")
-    clients = [socket.create_connection((host, int(port)), timeout=30) for _ in range(60)]
-    try:
+@pytest.fixture
+def pages():
+    """The port of the pages; /metrics is larger than what a system keeps for a client that does not read."""
+    registry = CollectorRegistry()
+    Gauge("large", "x" * MEBIBYTE, registry=registry)
+    server = HttpServer(make_application(registry, lambda: True), "127.0.0.1:0")
+    server.start()
+    yield server.port
+    server.stop(5)
+
+
+@contextlib.contextmanager
+def connected(port: int, said: bytes):
+    """Nearly as many clients of a port as there may be, each of which has said something."""
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30)) for _ in range(60)]
         for client in clients:
             client.sendall(said)
-        for client in clients:
-            with contextlib.suppress(ConnectionError):
-                assert client.recv(1) == b""  # it has been closed, without an answer
+        yield clients
+
+
+@contextlib.contextmanager
+def dripping(clients: list[socket.socket]):
+    """One byte from each of them every 0.2 s, as long as their connections last."""
+    done = threading.Event()
+
+    def drip() -> None:
+        while not done.wait(0.2):
+            for client in clients:
+                with contextlib.suppress(OSError):
+                    client.send(b"x")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    try:
+        yield
     finally:
-        for client in clients:
-            client.close()
+        done.set()
+        thread.join()
+
+
+REQUEST_LINE, HEADERS = b"POST /v1/met", b"GET /metrics HTTP/1.1\r\nhost: x\r\n"
+BODY = b"POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n["
+SLOW = {
+    **{f"otlp {name}": said for name, said in (("nothing", b""), ("line", REQUEST_LINE), ("body", BODY))},
+    **{f"pages {name}": said for name, said in (("nothing", b""), ("line", REQUEST_LINE), ("headers", HEADERS))},
+}
+
+
+@pytest.mark.parametrize("case", SLOW)
+def test_who_sends_slowly_is_cut_off_and_keeps_nobody_out(servers, pages, otlp, monkeypatch, case):
+    """Slowloris: a byte every 0.2 s, so that no pause is as long as the patience."""
+    monkeypatch.setattr("otel_mlmon_processor.http.PATIENCE", 1.0)
+    port = pages if case.startswith("pages") else int(servers[2].rpartition(":")[2])
+    with connected(port, SLOW[case]) as clients:
+        began = time.monotonic()
+        with dripping(clients):
+            for client in clients:
+                client.settimeout(max(began + 3.0 - time.monotonic(), 0.001))
+                with contextlib.suppress(ConnectionError):
+                    assert client.recv(1) == b""  # it has been closed, without an answer
     sender = otlp.Sender()
-    assert post(f"{url}/v1/metrics", sender.request(sender.count(1, 0, 1))) == 200
+    assert post(f"{servers[2]}/v1/metrics", sender.request(sender.count(1, 0, 1))) == 200
+    assert get(pages, "/readyz") == b"ready\n"
+
+
+def test_who_asks_without_end_and_reads_nothing_is_cut_off_and_keeps_nobody_out(pages, monkeypatch):
+    """Answers wait in the processor until they are taken: at most one for each connection, and not for long."""
+    monkeypatch.setattr("otel_mlmon_processor.http.PATIENCE", 1.0)
+    ends = select.poll()
+    with connected(pages, HEADERS + b"\r\n") as clients:
+        for client in clients:
+            client.setblocking(False)
+            client.send((HEADERS + b"\r\n") * 20_000)  # as much of it as is taken
+            ends.register(client, 0)  # to be told of the end of the connection, and not to read
+        assert get(pages, "/readyz") == b"ready\n"
+        assert len(get(pages, "/metrics")) > MEBIBYTE
+        assert not ends.poll(0)  # all of them were there meanwhile
+        left = {client.fileno() for client in clients}
+        while left:
+            ended = {number for number, _ in ends.poll(10_000)}
+            assert ended, f"{len(left)} connections stay"
+            left -= ended
+            for number in ended:
+                ends.unregister(number)
+    assert get(pages, "/readyz") == b"ready\n"
+
+
+def get(port: int, path: str) -> bytes:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
+        return response.read()
 
 
 # ------------------------------------------------------------------ what fuzzing has found worth keeping
