@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
 import logging
 import re
 import shutil
@@ -163,6 +164,26 @@ def test_another_scheme_is_no_token(tokens, scheme):
     assert Tokens(tokens).refuse(f"{scheme} {TOKEN}") == "no_token"
     assert Tokens(tokens).refuse(f" BEARER  {TOKEN} ".encode()) is None
     assert Tokens(tokens).refuse("Bearer \xe9\u2014") == "wrong_token"
+
+
+def test_a_token_is_compared_in_the_same_way_whether_it_is_right_and_wherever_it_stands(tmp_path, monkeypatch):
+    """Time tells neither which token is meant nor how much of it is right, nor how long those in the file are."""
+    path, known = tmp_path / "tokens", ["a" * 16, "b" * 32, "c" * 64]
+    path.write_text("\n".join(known))
+    tokens, compare, seen = Tokens(path), hmac.compare_digest, []
+
+    def count(left, right):
+        seen.append((len(left), len(right)))
+        return compare(left, right)
+
+    monkeypatch.setattr("otel_mlmon_processor.security.hmac.compare_digest", count)
+    calls = []
+    for token in (known[0], known[-1], "a" * 15, "wrong"):
+        reason = tokens.refuse(f"Bearer {token}")
+        assert reason == (None if token in known else "wrong_token")
+        calls.append([*seen])
+        seen.clear()
+    assert calls == [[(32, 32)] * 3] * 4
 
 
 def test_health_is_open_and_says_no_more_than_that(serve, tokens, authority):
