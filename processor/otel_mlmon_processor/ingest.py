@@ -298,7 +298,8 @@ class Ingest:
         """
         for request in requests:
             self._read(request)
-        kept = [request for request in requests if request.batch.groups or request.waits]
+        # Also of which nothing can be used: what was dropped is counted by the fold, and so after a restart.
+        kept = [r for r in requests if r.batch.groups or r.batch.refused or r.waits]
         if kept:
             self._commit(kept)
         with self._changed:

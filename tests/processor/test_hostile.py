@@ -123,10 +123,12 @@ def make_histogram(cells: int) -> bytes:
 def test_ten_million_buckets(servers, otlp):
     ingest, target, _ = servers
     assert call(target, make_histogram(1_000)) is grpc.StatusCode.OK  # such a request is right
-    assert ingest.counters().fold.streams == 1
+    assert (ingest.counters().fold.streams, ingest.counters().fold.dropped) == (1, {})
     assert call(target, make_histogram(900_000)) is grpc.StatusCode.OK  # of a size that is let in: a partial success
+    assert ingest.counters().fold.dropped == {"too_many_cells": 1}
     assert call(target, make_histogram(10_000_000)) is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert ingest.counters().fold.streams == 1
+    assert (ingest.counters().fold.streams, ingest.counters().fold.dropped) == (1, {"too_many_cells": 1})
+    assert [view.totals[otlp.X].seen for view in ingest.views()] == [2]
     assert is_unharmed(servers, otlp)
 
 

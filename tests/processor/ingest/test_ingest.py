@@ -288,6 +288,18 @@ def test_a_request_of_too_many_points_is_refused_and_what_was_acknowledged_is_ta
     again.close()
 
 
+def test_a_request_of_which_nothing_can_be_used_is_counted_and_so_after_a_crash(otlp, tmp_path):
+    ingest, sender = Ingest(tmp_path / "data"), otlp.Sender()
+    metric = sender.count(-1, 0, 1)
+    assert ingest.submit(METRICS, sender.request(metric, metric)).refused == {"negative": 2}
+    assert ingest.counters().fold.dropped == {"negative": 2}
+    crashed = crash(ingest, tmp_path / "crashed")
+    ingest.close()
+    again = Ingest(crashed)
+    assert again.counters().fold.dropped == {"negative": 2}
+    again.close()
+
+
 def test_a_mistake_of_ours_in_one_request_stops_no_other(otlp, tmp_path, caplog):
     def stumble(_):
         raise RuntimeError("a mistake")
