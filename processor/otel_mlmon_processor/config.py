@@ -32,7 +32,7 @@ from pydantic_core import ErrorDetails
 from otel_mlmon.numerics.measures import MEASURES
 from otel_mlmon.semconv import DriftMeasure
 from otel_mlmon.wording import say_unusable
-from otel_mlmon_processor.security import Tls, read_tokens
+from otel_mlmon_processor.security import Tls, make_client_context, read_tokens
 
 LONGEST_SHOWN: Final = 200  # characters of a value in a message
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -85,6 +85,15 @@ def check_tokens(path: Path) -> Path:
     """The file, where it holds tokens."""
     read_tokens(path)
     return path
+
+
+def check_token(path: Path) -> Path:
+    """The file, where it holds a token. What names no file may be the token itself, so it is not shown."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        raise ValueError("is the path of a file that holds the token, and there is no such file") from None
+    return check_tokens(path)
 
 
 def check_path(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -239,7 +248,7 @@ def check_endpoint(url: str) -> str:
 
 
 class ClientTlsSection(Section):
-    """Files (PEM) of an endpoint with https.
+    """Files (PEM) of an endpoint with https, read again when they change.
 
     ca: who signed its certificate; absent: the system's. certificate, key: ours, for mTLS.
     """
@@ -252,32 +261,30 @@ class ClientTlsSection(Section):
     def _usable(self) -> ClientTlsSection:
         if (self.certificate is None) is not (self.key is None):
             raise ValueError("certificate and key go together")
-        if self.ca is self.certificate is None:
-            return self  # the system's take 30 ms to load
-        try:
+        if self.files():  # the system's take 30 ms to load
             self.make_context()
-        except OSError as error:
-            raise ValueError(f"one of the files is not PEM, or the key is of another certificate ({error})") from None
         return self
+
+    def files(self) -> list[Path]:
+        """Those that are given."""
+        return [path for path in (self.ca, self.certificate, self.key) if path is not None]
 
     def make_context(self) -> ssl.SSLContext:
         """What checks the endpoint, and shows our certificate.
 
         Raises:
-            OSError: a file cannot be used.
+            ValueError: a file cannot be used.
         """
-        context = ssl.create_default_context(cafile=self.ca)
-        if self.certificate is not None:
-            context.load_cert_chain(self.certificate, self.key)
-        return context
+        return make_client_context(self.ca, self.certificate, self.key)
 
 
 class EndpointSection(Section):
     """Where OTLP is sent to.
 
     endpoint: http://host:port or https://host:port; over HTTP with the path before /v1/metrics. protocol: grpc or http.
-    headers: sent with each request. compression: gzip or none. timeout: of an attempt. insecure: send to other than
-    loopback addresses in plain text.
+    headers: sent with each request. token: file of the bearer token that is sent too, the first where it holds more;
+    read again when it changes. compression: gzip or none. timeout: of an attempt. insecure: send to other than loopback
+    addresses in plain text.
     """
 
     endpoint: Annotated[str, AfterValidator(check_endpoint)]
@@ -286,6 +293,7 @@ class EndpointSection(Section):
         Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")],
         Annotated[str, Field(pattern=r"^[\t\x20-\x7e]*$")],
     ] = {}
+    token: Annotated[Path, AfterValidator(check_token)] | None = None
     compression: Literal["gzip", "none"] = "gzip"
     tls: ClientTlsSection = ClientTlsSection()
     timeout: Duration = 10.0
@@ -294,6 +302,8 @@ class EndpointSection(Section):
     @model_validator(mode="after")
     def _plain(self) -> EndpointSection:
         url = urlsplit(self.endpoint)
+        if self.token is not None and "authorization" in map(str.lower, self.headers):
+            raise ValueError("authorization is in `headers`, and `token` sends it too; give one of them")
         if self.protocol == "grpc" and url.path not in ("", "/"):
             raise ValueError(f"{self.endpoint} has a path, which gRPC has not; is it `protocol: http`?")
         if url.scheme == "http":
@@ -435,7 +445,8 @@ def _show(problem: ErrorDetails) -> str:
     if isinstance(got, (dict, list, tuple, set)):
         return f", got a {type(got).__name__}"
     text = repr(got)
-    if "headers" in problem["loc"] or "@" in text:  # of a password in an address
+    # Of a token in place of its file, and a password in an address.
+    if {"headers", "token"} & {*problem["loc"]} or "@" in text:
         return ""
     return f", got {text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + '...'}"
 

@@ -19,6 +19,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from otel_mlmon_processor.config import EndpointSection
+from otel_mlmon_processor.security import Watched, read_tokens
 from otel_mlmon_processor.services import SERVICES, Service
 
 AGENT: Final = f"otel-mlmon/{version('otel-mlmon')}"
@@ -79,12 +80,50 @@ class Client(Protocol):
 
 
 def connect(settings: EndpointSection) -> Client:
-    """A client of an endpoint; connects when something is sent.
+    """A client of an endpoint; connects when something is sent, and anew when a file has changed.
 
     Raises:
-        OSError: certificate or key cannot be used (by now; they were checked when the settings were read).
+        ValueError: a file cannot be used (by now; they were checked when the settings were read).
     """
-    return HttpClient(settings) if settings.protocol == "http" else GrpcClient(settings)
+    return RenewedClient(settings)
+
+
+class RenewedClient:
+    """The client of an endpoint, made anew when its token or one of its certificates has changed, see Client."""
+
+    def __init__(self, settings: EndpointSection) -> None:
+        files = [*settings.tls.files(), *([settings.token] if settings.token else [])]
+        self._newest = Watched(files, lambda: _make(settings))
+        self._used = self._newest.get()
+
+    def send(self, signal: str, body: bytes) -> Acknowledged:
+        """See Client."""
+        newest = self._newest.get()
+        if newest is not self._used:
+            self._used.close()
+            self._used = newest
+        return newest.send(signal, body)
+
+    def close(self) -> None:
+        """See Client."""
+        self._used.close()
+
+
+def _make(settings: EndpointSection) -> Client:
+    """With what is in the files now.
+
+    Raises:
+        ValueError: one of them cannot be used.
+    """
+    try:
+        return HttpClient(settings) if settings.protocol == "http" else GrpcClient(settings)
+    except OSError as error:
+        raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+
+def _list_headers(settings: EndpointSection) -> dict[str, str]:
+    token = {"authorization": f"Bearer {read_tokens(settings.token)[0]}"} if settings.token else {}
+    return {**settings.headers, **token}
 
 
 class GrpcClient:
@@ -101,10 +140,12 @@ class GrpcClient:
         if url.scheme == "http":
             self._channel = grpc.insecure_channel(url.netloc, options, compression)
         else:
+            if tls.files():
+                tls.make_context()  # gRPC says nothing of files that it cannot use
             held = [path.read_bytes() if path else None for path in (tls.ca, tls.key, tls.certificate)]
             self._channel = grpc.secure_channel(url.netloc, grpc.ssl_channel_credentials(*held), options, compression)
         self._timeout = settings.timeout
-        self._metadata = tuple((name.lower(), value) for name, value in settings.headers.items())
+        self._metadata = tuple((name.lower(), value) for name, value in _list_headers(settings).items())
         self._methods = {  # bytes in, bytes out: gRPC passes both through where no serialiser is given
             service.signal: self._channel.unary_unary(f"/{service.name}/Export", None, None) for service in SERVICES
         }
@@ -157,7 +198,7 @@ class HttpClient:
         timeout = urllib3.Timeout(connect=settings.timeout, read=settings.timeout)
         self._pool = urllib3.PoolManager(maxsize=1, retries=False, timeout=timeout, **options)
         self._endpoint, self._gzip = settings.endpoint.rstrip("/"), settings.compression == "gzip"
-        self._headers = {"user-agent": AGENT, **settings.headers, "content-type": "application/x-protobuf"}
+        self._headers = {"user-agent": AGENT, **_list_headers(settings), "content-type": "application/x-protobuf"}
         if self._gzip:
             self._headers["content-encoding"] = "gzip"
 

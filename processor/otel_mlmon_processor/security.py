@@ -1,4 +1,4 @@
-"""Who may connect: TLS and bearer tokens, from files that are read again when they change."""
+"""Who may connect, and what we show where we connect: TLS and tokens, from files that are read again on change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONNECTIONS: Final = "connections"
 T = TypeVar("T")
 
 
-class _Watched(Generic[T]):
+class Watched(Generic[T]):
     """What is in files. Read again when one has changed; while they cannot be used, what was read last stays.
 
     Raises:
@@ -74,7 +74,7 @@ class Tokens:
     """
 
     def __init__(self, path: Path) -> None:
-        self._digests = _Watched((path,), lambda: [_digest(token) for token in read_tokens(path)])
+        self._digests = Watched((path,), lambda: [_digest(token) for token in read_tokens(path)])
 
     def refuse(self, header: str | bytes | None) -> Refusal | None:
         """Why a request with this Authorization header is refused; None where it is let in."""
@@ -141,7 +141,7 @@ class Tls:
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None = None) -> None:
         self._files = certificate, key, client_ca
         self.mutual = client_ca is not None
-        self._identity = _Watched([certificate, key, *([client_ca] if client_ca else [])], self._make)
+        self._identity = Watched([certificate, key, *([client_ca] if client_ca else [])], self._make)
 
     def identity(self) -> Identity:
         """The present one."""
@@ -178,23 +178,46 @@ class Tls:
         # Nobody comes back by a ticket past a client_ca that has changed.
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
-        _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "certificate", certificate)  # only to see whether it is one
-
-        def refuse_password() -> NoReturn:  # else OpenSSL asks at the terminal
-            raise ValueError(f"key {key} has a password; give it without, readable for the processor alone")
-
-        try:
-            context.load_cert_chain(certificate, key, password=refuse_password)
-        except ssl.SSLError as error:
-            if error.reason == "KEY_VALUES_MISMATCH":
-                raise ValueError(f"key {key} does not fit certificate {certificate}") from None
-            raise ValueError(f"key {key} is no private key in PEM") from None
-        except OSError as error:
-            raise ValueError(f"key {key} cannot be read: {error.strerror}") from None
+        _show(context, certificate, key)
         if client_ca is not None:
             _trust(context, "client_ca", client_ca)
             context.verify_mode = mode
         return context
+
+
+def make_client_context(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
+    """What checks an endpoint, and shows our certificate where there is one.
+
+    Args:
+        ca: who signed the endpoint's certificate; None: the system's authorities.
+        certificate: ours, for mTLS.
+        key: its private key.
+
+    Raises:
+        ValueError: a file cannot be used, or the key does not fit the certificate.
+    """
+    if ca is not None:
+        _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "ca", ca)  # only for an error that names it
+    context = ssl.create_default_context(cafile=ca)
+    if certificate is not None and key is not None:
+        _show(context, certificate, key)
+    return context
+
+
+def _show(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "certificate", certificate)  # only to see whether it is one
+
+    def refuse_password() -> NoReturn:  # else OpenSSL asks at the terminal
+        raise ValueError(f"key {key} has a password; give it without, readable for the processor alone")
+
+    try:
+        context.load_cert_chain(certificate, key, password=refuse_password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ValueError(f"key {key} does not fit certificate {certificate}") from None
+        raise ValueError(f"key {key} is no private key in PEM") from None
+    except OSError as error:
+        raise ValueError(f"key {key} cannot be read: {error.strerror}") from None
 
 
 def _trust(context: ssl.SSLContext, name: str, path: Path) -> None:

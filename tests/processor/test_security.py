@@ -425,6 +425,53 @@ def test_a_monitor_takes_what_it_needs_from_the_standard_variables(serve, real, 
     assert [counts.seen for view in client.processor._ingest.views() for counts in view.totals.values()] == [2]
 
 
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_what_sends_on_takes_up_other_certificates_and_tokens_without_a_restart(  # noqa: PLR0917 -- fixtures
+    serve, authority, stranger, tokens, otlp, wait, protocol
+):
+    """Of both ends, one after the other: until ours are replaced too, nothing arrives and nothing is lost."""
+    far = serve(tls=as_settings(authority, mutual=True), tokens=tokens)
+    certificate, key = authority.issue("sender")
+    ca, token = certificate.with_name("sender-ca.pem"), certificate.with_name("sender-token")
+    shutil.copy(authority.ca, ca)
+    token.write_text(TOKEN)
+    files = {"tls": {"ca": ca, "certificate": certificate, "key": key}, "token": token}
+    endpoint = {"endpoint": far.url("grpc" if protocol == "grpc" else "otlp_http"), "protocol": protocol, **files}
+    near = serve(export=[{**endpoint, "interval": 0.1}], forward=endpoint)
+    counters = [near.processor._exporters[0].counters, near.processor._forwarder.counters]
+    sender = otlp.Sender()
+
+    def arrives() -> None:
+        before = [sum(one().acknowledged.values()) for one in counters]
+        assert near.ask("grpc", body=sender.request(sender.count(1, 0, 1, name="none.of.ours"))) == LET_IN["grpc"]
+        wait(
+            lambda: all(sum(one().acknowledged.values()) > n for one, n in zip(counters, before, strict=True)),
+            lambda: [one().failed for one in counters],
+        )
+
+    def fails() -> None:
+        before = [sum(one().failed.values()) for one in counters]
+        assert near.ask("grpc", body=sender.request(sender.count(1, 0, 1, name="none.of.ours"))) == LET_IN["grpc"]
+        wait(lambda: all(sum(one().failed.values()) > n for one, n in zip(counters, before, strict=True)), "failures")
+
+    arrives()
+    tokens.write_text("next\n")
+    fails()
+    token.write_text("next\n")
+    arrives()
+    theirs, theirs_key = stranger.issue("processor")
+    listener = far.processor._config.tls
+    for new, path in ((theirs, listener.certificate), (theirs_key, listener.key), (stranger.ca, listener.client_ca)):
+        shutil.copy(new, path)
+    shutil.copy(stranger.ca, ca)  # connects anew, with a certificate that is not accepted any more
+    fails()
+    for new, path in zip(stranger.issue("sender"), (certificate, key), strict=True):
+        shutil.copy(new, path)
+    arrives()
+    assert counters[1]().dropped == {}
+    wait(lambda: counters[1]().pending == 0, "the last")
+
+
 def test_status_asks_with_a_certificate_and_a_token(serve, authority, stranger, tokens, capsys):
     client = serve(tls=as_settings(authority, mutual=True), tokens=tokens)
     certificate, key = authority.issue("engineer")
@@ -616,6 +663,39 @@ WRONG = {
     "no token": ("tokens: EMPTY", ["tokens: EMPTY holds no token"]),
     "no token, by spaces": ("tokens: SPACES", ["tokens: SPACES, line 2: a token is made of"]),
     "token with other signs": ("tokens: CERT", ["tokens: CERT, line 1: a token is made of"]),
+    "token to send is not there": (
+        "forward: {endpoint: 'http://[::1]:1', token: NONE}",
+        ["forward.token: is the path of a file that holds the token, and there is no such file"],
+    ),
+    "token to send in place of its file": (
+        "forward: {endpoint: 'http://[::1]:1', token: not so good}",
+        ["forward.token: is the path of a file", "no such file"],
+    ),
+    "token to send is a folder": (
+        "export: [{endpoint: 'http://[::1]:1', token: FOLDER}]",
+        ["export.0.token: FOLDER cannot be read"],
+    ),
+    "no token to send": ("export: [{endpoint: 'http://[::1]:1', token: EMPTY}]", ["token: EMPTY holds no token"]),
+    "two tokens to send": (
+        "forward: {endpoint: 'http://[::1]:1', token: TOKENS, headers: {Authorization: not so good}}",
+        ["forward: authorization is in `headers`, and `token` sends it too"],
+    ),
+    "our certificate is none": (
+        "forward: {endpoint: 'https://[::1]:1', tls: {certificate: TOKENS, key: KEY}}",
+        ["forward.tls: certificate TOKENS is no certificate in PEM"],
+    ),
+    "our key is of another": (
+        "forward: {endpoint: 'https://[::1]:1', tls: {certificate: CERT, key: OTHER}}",
+        ["forward.tls: key OTHER does not fit certificate CERT"],
+    ),
+    "our key has a password": (
+        "forward: {endpoint: 'https://[::1]:1', tls: {certificate: CERT, key: LOCKED}}",
+        ["forward.tls: key LOCKED has a password"],
+    ),
+    "authority of an endpoint that is none": (
+        "forward: {endpoint: 'https://[::1]:1', tls: {ca: KEY}}",
+        ["forward.tls: ca KEY is no certificate in PEM"],
+    ),
     "address of all, no TLS": ("{listen: '0.0.0.0:1', tokens: TOKENS}", ["listen is 0.0.0.0:1", "in plain text"]),
     "address of all, no credentials": (
         "{listen_http: '0.0.0.0:1', tls: {certificate: CERT, key: KEY}}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import logging
 import random
 import shutil
 import sqlite3
@@ -272,6 +273,18 @@ def secured(protocol, tmp_path):
     stop()
 
 
+@pytest.fixture
+def stranger(secured):
+    """Files of an authority that the endpoint knows nothing of."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("processor")
+    return {
+        "ca": authority.cert_pem.bytes(),
+        "certificate": issued.cert_chain_pems[0].bytes(),
+        "key": issued.private_key_pem.bytes(),
+    }
+
+
 def test_tls_in_both_directions(secured, client):
     paths = secured.paths
     mine = {name: paths[name] for name in ("certificate", "key")}
@@ -281,6 +294,59 @@ def test_tls_in_both_directions(secured, client):
             client(secured.endpoint, tls=tls, timeout=2).send("metrics", b"")
         assert caught.value.passing  # certificates are renewed
     assert len(secured.arrived) == 1
+
+
+@pytest.mark.parametrize("names", [("ca",), ("certificate", "key")], ids=["theirs", "ours"])
+def test_certificates_that_are_replaced_count_for_the_next_request(secured, stranger, client, names):
+    """In turn with those of a stranger, of whom the endpoint or we want to know nothing."""
+    paths, right = secured.paths, {name: secured.paths[name].read_bytes() for name in names}
+    sender = client(secured.endpoint, tls={name: paths[name] for name in ("ca", "certificate", "key")}, timeout=2)
+    for contents, works in ((right, True), (stranger, False), (right, True), (stranger, False)):
+        for name in names:
+            paths[name].write_bytes(contents[name])
+        if works:
+            assert sender.send("metrics", b"") == (0, "")
+        else:
+            with pytest.raises(UnsentError) as caught:
+                sender.send("metrics", b"")
+            assert caught.value.passing
+    assert len(secured.arrived) == 2
+
+
+def test_a_certificate_without_its_key_leaves_what_was_there_and_is_logged_once(secured, stranger, client, caplog):
+    paths = secured.paths
+    sender = client(secured.endpoint, tls={name: paths[name] for name in ("ca", "certificate", "key")}, timeout=2)
+    paths["certificate"].write_bytes(stranger["certificate"])
+    for _ in range(3):
+        assert sender.send("metrics", b"") == (0, "")
+    paths["ca"].unlink()
+    assert sender.send("metrics", b"") == (0, "")
+    first, second = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert f"key {paths['key']} does not fit certificate {paths['certificate']}" in first
+    assert f"ca {paths['ca']} cannot be read: No such file or directory" in second
+
+
+def test_a_token_is_read_from_its_file_and_again_when_that_has_changed(secured, client, caplog):
+    caplog.set_level(logging.INFO)
+    paths, file = secured.paths, secured.paths["ca"].with_name("token")
+    file.write_text("# of the backend\nfirst~+/==\n")
+    tls = {name: paths[name] for name in ("ca", "certificate", "key")}
+    sender = client(secured.endpoint, tls=tls, token=file, headers={"x-scope": "a"})
+    sender.send("metrics", b"")
+    file.write_text("second\nfirst~+/==\n")  # the new one before the old one
+    sender.send("metrics", b"")
+    for text in ("", "# none yet\n"):  # what was there before stays
+        file.write_text(text)
+        sender.send("metrics", b"")
+        sender.send("metrics", b"")
+    file.write_text("third\n")
+    sender.send("metrics", b"")
+    sent = [(headers["authorization"], headers["x-scope"]) for _, headers, _ in secured.arrived]
+    assert sent == [(f"Bearer {token}", "a") for token in ("first~+/==", *["second"] * 5, "third")]
+    warned = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warned) == 2
+    assert all(f"{file} holds no token" in said for said in warned)
+    assert not [token for token in ("first", "second", "third") if token in caplog.text]
 
 
 def test_attempts_are_spread_and_bounded():
