@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import http.client
 import logging
 import re
 import signal
@@ -438,10 +439,49 @@ def test_the_last_export_holds_what_was_acknowledged_last(real, otlp, tmp_path, 
     assert [point.as_int or point.as_double for point in counts.sum.data_points] == [3_141]
 
 
-def is_refused(server) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.otlp), timeout=5):
+def is_refused(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
         return False
     return True
+
+
+def test_a_signal_has_what_waits_acknowledged_and_what_comes_refused(real, otlp, tmp_path, wait):
+    """Over gRPC and HTTP, on connections that were there before."""
+    server = real.Processor(tmp_path)
+    sender, headers = otlp.Sender(), {"content-type": "application/x-protobuf"}
+    first, second, third, late = (sender.request(sender.count(n, n, n + 1)) for n in (1, 2, 4, 8))
+    held, kept = (http.client.HTTPConnection("127.0.0.1", server.otlp_http, timeout=60) for _ in range(2))
+
+    def post(body: bytes) -> tuple[int, bytes]:
+        kept.request("POST", "/v1/metrics", body, headers)
+        answer = kept.getresponse()
+        return answer.status, answer.read()
+
+    with (
+        contextlib.closing(sqlite3.connect(tmp_path / "data" / "mlmon.db", isolation_level=None)) as other,
+        contextlib.closing(held),
+        contextlib.closing(kept),
+        grpc.insecure_channel(f"127.0.0.1:{server.otlp}") as channel,
+    ):
+        assert post(first) == (200, b"")
+        other.execute("BEGIN IMMEDIATE")
+        over_grpc = channel.unary_unary(EXPORT).future(second, timeout=60)
+        held.request("POST", "/v1/metrics", third, headers)
+        wait(lambda: server.samples(WAITING)[0][1] == 2, "two requests that wait")
+        server.process.send_signal(signal.SIGTERM)
+        wait(lambda: is_refused(server.otlp) and is_refused(server.otlp_http), "the end has begun")
+        with pytest.raises(grpc.RpcError) as error:
+            channel.unary_unary(EXPORT)(late, timeout=20)
+        assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(ConnectionError):
+            post(late)
+        assert server.process.poll() is None
+        assert not over_grpc.done()
+        other.execute("ROLLBACK")
+        assert over_grpc.result() == b""
+        assert held.getresponse().status == 200
+    assert server.process.wait(60) == 0, server.log.read_text()
+    assert otlp.count_in(tmp_path / "data") == 1 + 2 + 4
 
 
 def test_a_second_signal_ends_it_at_once_and_loses_nothing(real, otlp, tmp_path, wait):
@@ -454,7 +494,7 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(real, otlp, tmp_path,
             _held = channel.unary_unary(EXPORT).future(sender.request(sender.count(1, 1, 2)), timeout=60)
             wait(lambda: server.samples(WAITING)[0][1] == 1, "a request that waits")
             server.process.send_signal(signal.SIGTERM)
-            wait(lambda: is_refused(server), "the end has begun")
+            wait(lambda: is_refused(server.otlp), "the end has begun")
             assert server.process.poll() is None
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(60) == -signal.SIGTERM

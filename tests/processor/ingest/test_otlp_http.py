@@ -209,6 +209,14 @@ def test_a_processor_that_is_full_says_when_to_come_again(serve, otlp):
     assert seen(ingest) == {"x": 1}
 
 
+def test_a_processor_that_ends_says_to_come_again(send, otlp):
+    """To a request that came too late, on a connection that was there before."""
+    send.ingest.close()
+    answer = send(otlp.Sender().request(otlp.Sender().count(1, 0, 1)))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert Status.FromString(answer.content).code == 14  # UNAVAILABLE
+
+
 def test_other_methods_and_paths_are_not_there(serve):
     _, url = serve()
     assert httpx.get(f"{url}/v1/metrics").status_code == 405

@@ -350,21 +350,22 @@ def test_health_follows_the_server(serve):
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_requests_that_run_are_answered_when_the_server_stops(serve, otlp):
+def test_requests_that_run_are_answered_when_the_server_stops_and_new_ones_are_refused(serve, otlp):
     ingest, address, server = serve()
     sender = otlp.Sender()
-    channel = grpc.insecure_channel(address)
-    export = channel.unary_unary(EXPORT)
-    with blocked(ingest):
-        running = export.future(sender.request(sender.count(3, 0, 1)), timeout=20)
-        until(lambda: ingest.counters().waiting)
-        stopped = server.stop(10)
-    assert running.result() == b""
-    assert stopped.wait(10)
-    with pytest.raises(grpc.RpcError) as error:
-        export(b"", timeout=5)
-    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
-    channel.close()
+    with grpc.insecure_channel(address) as channel:
+        export = channel.unary_unary(EXPORT)
+        with blocked(ingest):
+            running = export.future(sender.request(sender.count(3, 0, 1)), timeout=20)
+            until(lambda: ingest.counters().waiting)
+            stopped = server.stop(10)
+            with pytest.raises(grpc.RpcError) as error:  # while the server is still there
+                export(sender.request(sender.count(1, 1, 2)), timeout=5)
+            assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert not stopped.is_set()
+        assert running.result() == b""
+        assert stopped.wait(10)
+    assert sum(view.totals[otlp.X].seen for view in ingest.views()) == 3
 
 
 def test_an_address_in_use_is_named(serve):
