@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -152,3 +154,50 @@ sys.exit(5)
             said, _ = process.communicate(timeout=60)
             assert time.time() - float(said) < 2 * EXIT_SECONDS
             assert process.returncode == 5
+
+
+def test_threads_that_go_on_recording_hold_up_no_end(collectors, tmp_path):
+    """The interpreter stops daemon threads wherever they are, which is another place each time."""
+    script = tmp_path / "script.py"
+    script.write_text("""
+import threading, time
+import numpy as np
+from otel_mlmon import Monitor
+
+monitor, row, recorded = Monitor("m", version="1"), np.ones((1, 5)), threading.Barrier(9)
+
+def predict():
+    call = 0
+    while True:
+        with monitor.inference(row) as inference:
+            inference.record([1.0])
+        call += 1
+        if call == 20:
+            recorded.wait()
+
+monitor.observe(row)
+assert monitor.flush()  # imports the exporter, as in all that run for a minute
+for _ in range(8):
+    threading.Thread(target=predict, daemon=True).start()
+recorded.wait()
+print(time.time(), flush=True)
+""")
+
+    def end(protocol):
+        endpoint = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collectors[protocol].endpoint,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        }
+        done = subprocess.run(
+            [sys.executable, script], env={**os.environ, **endpoint}, capture_output=True, text=True, timeout=60
+        )
+        took = time.time() - float(done.stdout)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        return took
+
+    with ThreadPoolExecutor(len(collectors)) as pool:
+        for _ in range(10):
+            assert max(pool.map(end, collectors)) < 2 * EXIT_SECONDS
+    for collector in collectors.values():
+        assert len({point.incarnation for point in collector.points}) == 10
