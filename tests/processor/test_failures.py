@@ -4,6 +4,7 @@ says so in one line that names the file, and nothing that was acknowledged is lo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -83,14 +84,78 @@ def check_full(server, otlp, send, wait, free):
     return acknowledged + 1
 
 
+def check_checkpoint(server, otlp, send, wait, *, fill, free):
+    """Fills the disk when the newest request is acknowledged, and in no checkpoint yet."""
+    sender, total = otlp.Sender(), 0
+
+    def take():
+        nonlocal total
+        assert send(server, sender.request(sender.count(1, total, total + 1))) is None
+        total += 1
+
+    def pending():
+        return server.samples("mlmon_processor_journal_pending")[0][1]
+
+    def failed():
+        return "no checkpoint: " in server.log.read_text()
+
+    for _ in range(20):
+        take()
+        wait(lambda: pending() == 0, "a checkpoint, so that the next is not due at once")
+        take()
+        fill()
+        wait(lambda: failed() or pending() == 0, "a checkpoint that fails, unless one came before the disk was full")
+        if failed():
+            break
+        free()
+    says = server.log.read_text().partition("no checkpoint: ")[2].partition("\n")[0]
+    assert says.startswith(f"{server.folder / 'data'}/mlmon.db: ")
+    assert "full" in says
+    assert "what was acknowledged is safe" in says
+    assert pending() == 1
+    late = sender.request(sender.count(1, total, total + 1))
+    assert send(server, late).code() is grpc.StatusCode.UNAVAILABLE
+    assert server.feature_counts() == {"x": total}
+    free()
+    wait(lambda: pending() == 0, "the checkpoint, without another request")
+    assert send(server, late) is None
+    wait(lambda: server.feature_counts() == {"x": total + 1}, "all of it once")
+    return total + 1
+
+
+SOON = "evaluate: {interval: 100ms}\ncheckpoint: {age: 500ms}\n"
+
+
+def limit_files(server, size=None):
+    """Of the process; None for no limit."""
+    hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)[1]
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
+
+
 def test_a_limit_on_files_is_reached_and_lifted(real, otlp, send, tmp_path, wait):
     """Works for every user: the system refuses the same writes as on a full disk, with another error."""
     server = real.Processor(tmp_path)
-    hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)[1]
     try:
-        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (1_000_000, hard))
-        lift = lambda: resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))  # noqa: E731
-        total = check_full(server, otlp, send, wait, lift)
+        limit_files(server, 1_000_000)
+        total = check_full(server, otlp, send, wait, lambda: limit_files(server))
+    finally:
+        server.stop()
+    assert server.process.returncode == 0
+    assert otlp.count_in(tmp_path / "data") == total
+
+
+def test_a_checkpoint_that_is_larger_than_a_limit_on_files_comes_when_that_is_lifted(real, otlp, send, tmp_path, wait):
+    server = real.Processor(tmp_path, settings=SOON)
+    try:
+        log = server.folder / "data" / "mlmon.db-wal"
+        total = check_checkpoint(
+            server,
+            otlp,
+            send,
+            wait,
+            fill=lambda: limit_files(server, log.stat().st_size),  # not less: what the processor says is in a file, too
+            free=lambda: limit_files(server),
+        )
     finally:
         server.stop()
     assert server.process.returncode == 0
@@ -101,9 +166,16 @@ def can_mount() -> bool:
     return not subprocess.run(["unshare", "--map-root-user", "--mount", "true"], capture_output=True).returncode
 
 
-@pytest.mark.skipif(not shutil.which("unshare") or not can_mount(), reason="a file system of one's own is not allowed")
-def test_a_full_disk_that_is_given_space_again(real, otlp, send, tmp_path, wait):
-    """A file system of 2 MB, half of it taken by something else, which is removed."""
+needs_mount = pytest.mark.skipif(
+    not shutil.which("unshare") or not can_mount(), reason="a file system of one's own is not allowed"
+)
+
+
+@pytest.fixture
+def mounted(real, tmp_path):
+    """Starts a processor whose data are on a file system of 2 MB, half of it taken by the file `other`; gives it, and
+    where the process sees them.
+    """
     data, script = tmp_path / "data", tmp_path / "processor"
     data.mkdir()
     script.write_text(
@@ -111,10 +183,37 @@ def test_a_full_disk_that_is_given_space_again(real, otlp, send, tmp_path, wait)
         f'exec {real.BIN}/otel-mlmon processor "$@"\n'
     )
     script.chmod(0o755)
-    server = real.Processor(tmp_path, program=["unshare", "--map-root-user", "--mount", script])
-    inside = Path(f"/proc/{server.process.pid}/root{data}")  # as the process sees it
+
+    def start(**options):
+        server = real.Processor(tmp_path, program=["unshare", "--map-root-user", "--mount", script], **options)
+        return server, Path(f"/proc/{server.process.pid}/root{data}")
+
+    return start
+
+
+@needs_mount
+def test_a_full_disk_that_is_given_space_again(mounted, otlp, send, tmp_path, wait):
+    server, inside = mounted()
     try:
         total = check_full(server, otlp, send, wait, (inside / "other").unlink)
+        kept = shutil.copytree(inside, tmp_path / "kept")
+    finally:
+        server.stop()
+    assert server.process.returncode == 0
+    assert otlp.count_in(kept) == total
+
+
+@needs_mount
+def test_a_checkpoint_that_finds_the_disk_full_comes_when_there_is_space_again(mounted, otlp, send, tmp_path, wait):
+    server, inside = mounted(settings=SOON)
+
+    def fill():
+        with (inside / "other").open("ab", buffering=0) as other, contextlib.suppress(OSError):  # when it is full
+            while True:
+                other.write(bytes(1024))
+
+    try:
+        total = check_checkpoint(server, otlp, send, wait, fill=fill, free=(inside / "other").unlink)
         kept = shutil.copytree(inside, tmp_path / "kept")
     finally:
         server.stop()
