@@ -12,8 +12,8 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
@@ -22,6 +22,7 @@ from otel_mlmon_processor.alarms import AlarmSettings
 from otel_mlmon_processor.config import ALWAYS, Config, ModelAlarmsSection
 from otel_mlmon_processor.core.alarm import AlarmEvent
 from otel_mlmon_processor.evaluate import evaluate_model
+from otel_mlmon_processor.exporters.events import count_unclaimed
 from otel_mlmon_processor.exporters.families import Family, list_families
 from otel_mlmon_processor.exporters.otlp import OtlpExporter
 from otel_mlmon_processor.exporters.prometheus import SnapshotCollector
@@ -76,6 +77,7 @@ class Processor:
         self._receiver: Receiver | None = None
         self._otlp_http: HttpServer | None = None
         self._exporters: list[OtlpExporter] = []
+        self._unclaimed = 0  # events of alarms that waited for endpoints that are no longer in the settings
         self._forwarder: Forwarder | None = None
         self._references = References(config.profiles)
         self._measures = ALWAYS | set(config.show.measures)
@@ -122,8 +124,15 @@ class Processor:
             self._connect(self._ingest)
             if config.window.size == MINUTE:
                 memory = config.alarms.memory if config.alarms.learn else None
-                hold = config.window.hold
-                self._watch = Watch(config.data, self._alarm_settings, hold=hold, memory=memory, clock=time.monotonic)
+                self._watch = Watch(
+                    config.data,
+                    self._alarm_settings,
+                    hold=config.window.hold,
+                    memory=memory,
+                    clock=time.monotonic,
+                    unsent=self._list_unsent,
+                )
+                self._restore(self._watch.unsent)
             receiver = build_server(self._ingest, config.listen, tls=self._tls, tokens=self._tokens)
             if config.listen_http is not None:
                 application = make_otlp_application(self._ingest, tokens=self._tokens)
@@ -156,7 +165,8 @@ class Processor:
     def stop(self) -> None:
         """Acknowledge what was accepted, refuse what comes, evaluate and export it, write a checkpoint, end.
 
-        All but the checkpoint ends within about `shutdown`; what an endpoint does not take is in the directory.
+        All but the checkpoint ends within about `shutdown`; requests and events that an endpoint does not take are in
+        the directory.
         """
         deadline = time.monotonic() + self._config.shutdown
 
@@ -171,12 +181,13 @@ class Processor:
         self._stop.set()
         if self._evaluator.is_alive():
             self._evaluator.join(left())
-        if not self._evaluator.is_alive():
+        evaluated = not self._evaluator.is_alive()
+        if evaluated:
             self._try_to_evaluate()
-            if self._watch is not None:
-                self._watch.save()
         for sender in (*self._exporters, *([self._forwarder] if self._forwarder is not None else ())):
             sender.stop(left())
+        if evaluated and self._watch is not None:
+            self._watch.save()  # now, so that events which were sent at the last moment are not sent again
         if self._ingest is not None:
             self._ingest.close()
         self._http.stop(left())
@@ -208,11 +219,30 @@ class Processor:
                 rng=rng,
             )
 
+    def _list_unsent(self) -> list[tuple[str, Sequence[Any]]]:
+        """Endpoints that events of alarms wait for, and these events."""
+        return [(exporter.endpoint, unsent) for exporter in self._exporters if (unsent := exporter.events.unsent())]
+
+    def _restore(self, saved: Iterable[tuple[str, Sequence[Any]]]) -> None:
+        """Have the events sent that waited when the last process ended, each to its endpoint."""
+        left = list(self._exporters)  # of two with one name each has its own
+        for endpoint, events in saved:
+            exporter = next((each for each in left if each.endpoint == endpoint), None)
+            if exporter is not None:
+                left.remove(exporter)
+                exporter.events.restore(events)
+            else:
+                self._unclaimed += len(events)
+                _LOG.warning("%d events of alarms waited for %s, which is not in `export` any more: dropped",
+                             len(events), endpoint)  # fmt: skip
+
     def _counters(self) -> IngestCounters:
         return self._ingest.counters() if self._ingest is not None else _NOTHING
 
     def _list_families(self, now: float) -> Iterator[Family]:
         sending = [exporter.counters() for exporter in self._exporters]
+        if self._unclaimed:
+            sending.append(count_unclaimed(self._unclaimed))
         if self._forwarder is not None:
             sending.append(self._forwarder.counters())
         elif self._ingest is not None and self._ingest.abandoned:
@@ -298,7 +328,7 @@ class Processor:
             level = logging.INFO if event.kind == semconv.AlarmState.CLEAR else logging.WARNING
             _LOG.log(level, "%s of %s: %s", name, key.service, event.say())
             for exporter in self._exporters:
-                exporter.tell(key, event)
+                exporter.events.tell(key, event)
 
     def _say(self, model: ModelState) -> None:
         """One line for each model that is new, and for each change of what is told of its sliding window.

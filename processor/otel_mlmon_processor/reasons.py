@@ -77,4 +77,4 @@ Ignored: TypeAlias = Literal["ahead", "no_recorded_value", "no_window", "not_ml"
 Reason: TypeAlias = Refusal | Unusable | Ignored
 
 # What was to be sent: mlmon.processor.send.dropped, beside the answers of endpoints.
-GivenUp: TypeAlias = Literal["age", "full", "internal", "no_forward", "size"]
+GivenUp: TypeAlias = Literal["age", "full", "internal", "no_export", "no_forward", "size"]

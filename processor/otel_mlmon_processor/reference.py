@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -131,10 +131,10 @@ def read_rows(data: Path) -> tuple[list[Row], float]:
         return [], 0.0
     except (OSError, ValueError) as error:
         raise CommandError(f"{data / FILE}: {error}") from None
-    return list(_list_rows(saved)), changed
+    return list(_list_rows(saved.models)), changed
 
 
-def _list_rows(saved: dict[str, Any]) -> Iterator[Row]:
+def _list_rows(saved: Mapping[str, Any]) -> Iterator[Row]:
     for name, plain in sorted(saved.items()):
         *key, digest = json.loads(name)
         alarms = plain.get("alarms")

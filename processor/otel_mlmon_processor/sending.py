@@ -25,7 +25,7 @@ class SendingCounters:
         acknowledged: by signal, requests.
         rejected: by signal, items of acknowledged requests that the endpoint did not take.
         failed: by signal and reason, attempts.
-        dropped: by signal and reason, requests given up.
+        dropped: by signal and reason, requests given up; of events of alarms each.
         pending: requests that wait.
         oldest: time of the oldest thing that has not arrived, seconds since 1970; 0 where all has.
     """
@@ -69,10 +69,11 @@ class SendingTally:
         with self._lock:
             self._failed[signal, reason] += 1
 
-    def drop(self, signal: str, reason: str) -> None:
-        """A request is given up."""
-        with self._lock:
-            self._dropped[signal, reason] += 1
+    def drop(self, signal: str, reason: str, count: int = 1) -> None:
+        """Requests, or events of alarms, are given up."""
+        if count:
+            with self._lock:
+                self._dropped[signal, reason] += count
 
     def counters(self, pending: int = 0, oldest: float = 0.0) -> SendingCounters:
         """A copy."""

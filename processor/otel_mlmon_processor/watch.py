@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from otel_mlmon.numerics.scales import DAY, LEAST_DAYS
 from otel_mlmon.profile.document import Profile
-from otel_mlmon_processor.alarm_store import AlarmStore
+from otel_mlmon_processor.alarm_store import AlarmStore, Saved
 from otel_mlmon_processor.alarms import AlarmSettings, ModelAlarms
 from otel_mlmon_processor.core.alarm import AlarmEvent, AlarmState, Phase
 from otel_mlmon_processor.hold import Hold
@@ -64,6 +64,8 @@ class Watch:
             are, which is for rows of the past that are all there.
         memory: bytes for what is learnt where no profile says what is normal; None: nothing is learnt.
         clock: seconds.
+        unsent: endpoints, each with the events that it has not taken; they are saved with what says that they happened.
+            Those that were saved last are in `unsent`.
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class Watch:
         hold: float | None,
         memory: int | None,
         clock: Callable[[], float],
+        unsent: Callable[[], list[tuple[str, Sequence[Any]]]] = list,
     ) -> None:
         self._store, self._settings, self._clock = AlarmStore(directory), settings, clock
         self._orders = Orders(directory)
         self._hold, self._holds = hold, dict[ModelKey, Hold]()
         self._learns, self._memory = memory is not None, Memory(memory or 0)
-        self._saved = self._store.load()
+        self._list_unsent = unsent
+        self._saved, self.unsent = self._store.load()
         for name, plain in self._saved.items():  # before newcomers
             self._memory.ask(name, plain.get("granted", 0))
         self._time = clock()
@@ -223,7 +227,7 @@ class Watch:
                 alarms.learner.roll(order.days)
 
     def keep(self, models: Collection[ModelKey]) -> None:
-        """Put aside what is known of all others; save from time to time, and after an event."""
+        """Put aside what is known of all others; save from time to time, after an event, and when one was taken."""
         for place in [place for place in [*self._models, *self._surveys] if place[0] not in models]:
             self._saved[_name(place)] = self._dump(place)
             self._models.pop(place, None)
@@ -231,7 +235,7 @@ class Watch:
             self._phases.pop(place, None)
         for key in set(self._holds) - set(models):
             del self._holds[key]
-        if self._clock() - self._time >= SAVED:
+        if self._clock() - self._time >= SAVED or self.unsent != self._list_unsent():
             self.save()
 
     def _dump(self, place: _Place) -> dict[str, Any]:
@@ -249,9 +253,9 @@ class Watch:
         for name in [name for name, plain in self._saved.items() if plain["next"] < newest - GONE]:
             del held[name], self._saved[name]
             self._memory.ask(name, 0)
-        self._time = self._clock()
+        self._time, self.unsent = self._clock(), self._list_unsent()
         try:
-            self._store.save(held)
+            self._store.save(Saved(held, self.unsent))
         except OSError as error:
             _LOG.error("the alarms' state cannot be saved: %s", error)
             return False

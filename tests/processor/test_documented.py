@@ -13,7 +13,7 @@ import yaml
 from otel_mlmon_processor import reasons
 from otel_mlmon_processor.config import Config, Section, read_config
 from otel_mlmon_processor.database import FORMAT, OLDEST
-from otel_mlmon_processor.exporters.otlp import EVENTS
+from otel_mlmon_processor.exporters.events import EVENTS
 from otel_mlmon_processor.fold_settings import Caps
 from otel_mlmon_processor.messages import MOST_MESSAGES
 from otel_mlmon_processor.otlp_http import JSON_BYTES, JSON_MESSAGES

@@ -102,7 +102,7 @@ def test_what_is_normal_is_learnt_frozen_rolled_and_reset_over_restarts(real, wa
     second = real.Processor(tmp_path, settings=SETTINGS, otlp=first.otlp)  # in the middle of learning
     replay.server = second
     assert list((data / FOLDER).iterdir()) == []
-    assert [plain["alarms"]["shown"]["rolling"] for plain in AlarmStore(data).read().values()] == [21]
+    assert [plain["alarms"]["shown"]["rolling"] for plain in AlarmStore(data).read().models.values()] == [21]
     assert "7 days are needed; then the newest 21 days" in command("reference", "show", data).stdout
     replay.send(4.9)
     assert (replay.value("ml_alarm_learning"), replay.value("ml_alarm_learnt")) == (0, 7)
@@ -252,7 +252,7 @@ def test_what_was_learnt_of_a_silent_model_is_kept_for_sixty_days(views, profile
     watch._models[view.key, profile.hash].next = 5  # as if it had been silent since
     watch.keep(set())
     assert watch.wanted() == {}
-    (name,) = AlarmStore(tmp_path).load()
+    (name,) = AlarmStore(tmp_path).load().models
     assert json.loads(name)[3] == "m"
     watch.look(view, profile)
     assert watch.wanted() == {view.key: {profile.hash: range(5, sys.maxsize)}}
@@ -261,7 +261,7 @@ def test_what_was_learnt_of_a_silent_model_is_kept_for_sixty_days(views, profile
     watch.look(views.view(profile, {"x": np.zeros(10)}, key=other), profile)
     watch._models[other, profile.hash].next = 6 + GONE
     watch.save()
-    assert [json.loads(name)[1] for name in AlarmStore(tmp_path).load()] == ["other"]
+    assert [json.loads(name)[1] for name in AlarmStore(tmp_path).load().models] == ["other"]
 
 
 @pytest.mark.parametrize(

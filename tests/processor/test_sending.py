@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import itertools
 import logging
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
+import numpy as np
 import pytest
 import trustme
 from google.protobuf.duration_pb2 import Duration
@@ -27,10 +29,12 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from otel_mlmon_processor.alarm_store import AlarmStore, Saved
 from otel_mlmon_processor.config import EndpointSection
 from otel_mlmon_processor.core.alarm import Alarm, AlarmEvent
+from otel_mlmon_processor.exporters.events import BATCH, EVENTS, EventRecord
 from otel_mlmon_processor.exporters.families import Family, Sample
-from otel_mlmon_processor.exporters.otlp import EVENTS, OtlpExporter
+from otel_mlmon_processor.exporters.otlp import OtlpExporter
 from otel_mlmon_processor.forward import Forwarder, strip
 from otel_mlmon_processor.ingest import Ingest, IngestSettings
 from otel_mlmon_processor.journal import pack_body
@@ -39,7 +43,7 @@ from otel_mlmon_processor.sending import back_off
 from otel_mlmon_processor.services import SERVICES
 from otel_mlmon_processor.windows import ModelKey
 
-from otel_mlmon import semconv
+from otel_mlmon import Monitor, Profile, semconv
 
 HOUR = 3_600 * 10**9
 
@@ -427,20 +431,185 @@ def test_an_endpoint_that_is_away_holds_back_no_end(far, export, wait, protocol)
     assert exporter.counters().acknowledged == {}
 
 
+# ---------------------------------------------------------------- events of alarms
+
+KEY = ModelKey("", "svc", "", "m", "1")
+DAY = 1_735_689_600.0  # 1 January 2025, UTC
+
+
+def make_event(second: int, text: str = "x: mean up 1 sd") -> AlarmEvent:
+    return AlarmEvent("raise", second, Alarm(second, second, text, ()))
+
+
+def records(far) -> list:
+    """Of the events that arrived, in their order; the endpoint's answers go on meanwhile."""
+    requests = [ExportLogsServiceRequest.FromString(body) for signal, _, body in list(far.arrived) if signal == "logs"]
+    resources = [resource for request in requests for resource in request.resource_logs]
+    return [record for resource in resources for scope in resource.scope_logs for record in scope.log_records]
+
+
+def seconds(far) -> list[int]:
+    return [record.time_unix_nano // 10**9 for record in records(far)]
+
+
 @pytest.mark.parametrize("protocol", ["grpc"])
 def test_events_wait_for_an_endpoint_that_is_away_and_of_too_many_the_newest_are_kept(far, export, wait):
     far.always = (grpc.StatusCode.UNAVAILABLE, None)
-    exporter, key = export(3_600), ModelKey("", "svc", "", "m", "1")
+    exporter = export(3_600)
     wait(lambda: exporter.counters().failed, "a failure")
     for second in range(EVENTS + 3):
-        exporter.tell(key, AlarmEvent("raise", second, Alarm(second, second, "x: mean up 1 sd", ())))
-    far.always = b""
-    wait(lambda: exporter.counters().acknowledged.get("logs"), "the events")
+        exporter.events.tell(KEY, make_event(second))
     assert exporter.counters().dropped == {("logs", "full"): 3}
-    (body,) = [body for signal, _, body in far.arrived if signal == "logs"]
-    resources = ExportLogsServiceRequest.FromString(body).resource_logs
-    records = [record for resource in resources for scope in resource.scope_logs for record in scope.log_records]
-    assert [record.time_unix_nano // 10**9 for record in records] == list(range(3, EVENTS + 3))
+    far.always = b""
+    wait(lambda: exporter.counters().acknowledged.get("metrics"), "the events, and what follows")
+    assert exporter.counters().acknowledged["logs"] == EVENTS / BATCH
+    assert seconds(far) == list(range(3, EVENTS + 3))
+    assert exporter.events.unsent() == []
+
+
+@pytest.mark.parametrize("protocol", ["grpc"])
+@pytest.mark.parametrize(
+    ("said", "arrived"),
+    [(b"", [*range(5), *range(8, EVENTS + 8)]), ((grpc.StatusCode.UNAVAILABLE, None), [*range(8, EVENTS + 8)])],
+    ids=["taken", "refused"],
+)
+def test_events_that_are_told_while_others_are_sent_arrive_or_are_counted(far, export, wait, said, arrived):
+    """Five are under way when more come than may wait."""
+    sending, go_on, answer = threading.Event(), threading.Event(), far.answer
+
+    def hold(name: str, headers: dict, body: bytes):
+        if name == "logs" and not sending.is_set():
+            sending.set()
+            go_on.wait(30)
+            if not isinstance(said, bytes):
+                return said
+        return answer(name, headers, body)
+
+    far.answer = hold
+    exporter = export(0.05)
+    exporter.events.restore([EventRecord(KEY, "raise", second, "x") for second in range(5)])
+    assert sending.wait(30)
+    for second in range(5, EVENTS + 8):
+        exporter.events.tell(KEY, make_event(second))
+    assert [record.time for record in exporter.events.unsent()[:6]] == [0, 1, 2, 3, 4, 8]
+    go_on.set()
+    wait(lambda: not exporter.events.unsent(), "the others")
+    assert seconds(far) == arrived
+    assert exporter.counters().dropped == {("logs", "full"): EVENTS + 8 - len(arrived)}
+
+
+@pytest.mark.parametrize("protocol", ["grpc"])
+def test_an_event_that_cannot_be_encoded_holds_back_nothing_and_is_counted(far, export, wait):
+    exporter = export(0.05)
+    exporter.events.tell(KEY, make_event(1, "\ud800"))  # no text that UTF-8 could hold
+    wait(lambda: exporter.counters().dropped, "the end of it")
+    exporter.events.tell(KEY, make_event(2))
+    wait(lambda: seconds(far) == [2], "the next one")
+    before = exporter.counters().acknowledged["metrics"]
+    wait(lambda: exporter.counters().acknowledged["metrics"] > before, "metrics")
+    assert exporter.counters().dropped == {("logs", "internal"): 1}
+
+
+@pytest.fixture
+def run_exporting(real, tmp_path):
+    """Runs processors, one after the other, over one directory that export to an endpoint."""
+    with contextlib.ExitStack() as ending:
+
+        def run(*endpoints: str):
+            sections = [f"{{endpoint: {endpoint}, interval: 50ms, compression: none}}" for endpoint in endpoints]
+            settings = f"window: {{hold: 50ms}}\nevaluate: {{interval: 50ms}}\nexport: [{', '.join(sections)}]\n"
+            server = real.Processor(tmp_path, settings=settings)
+            ending.callback(server.stop)
+            return server
+
+        yield run
+
+
+@pytest.fixture
+def raise_alarm(monkeypatch):
+    """Sends a processor the rows of an hour that are as in the profile, and of some minutes that are not."""
+    rng = np.random.default_rng(75)
+
+    def draw(minutes: int, start: float, mean: float = 0.0) -> dict[str, np.ndarray]:
+        time = start + 60 * np.repeat(np.arange(minutes), 100) + 30.0
+        return {"x": rng.normal(mean, 1, time.size), "time": time}
+
+    def send(server) -> None:
+        profile = Profile.build(draw(1_000, DAY - 60_000), model="m", version="1", time_column="time")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.otlp}")
+        with contextlib.closing(Monitor(profile)) as monitor:
+            for minute in range(70):
+                rows = draw(1, DAY + 60 * minute, 0.0 if minute < 60 else 1.0)
+                monitor.observe({"x": rows["x"]}, time=rows["time"][0])
+            assert monitor.flush()
+
+    return send
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("ways", [*itertools.product(("refuses", "away"), ("stopped", "killed"))], ids="-".join)
+def test_an_event_that_was_not_taken_is_sent_after_a_restart(real, run_exporting, raise_alarm, wait, ways):
+    how, end = ways
+    far, port = Far(), real.free_port()
+    far.always = (grpc.StatusCode.UNAVAILABLE, None)
+    with contextlib.ExitStack() as ending:
+        if how == "refuses":
+            ending.callback(serve_grpc(far, port=port)[1])
+        first = run_exporting(f'"http://127.0.0.1:{port}"')
+        raise_alarm(first)
+        wait(lambda: ": alarm: x: mean up" in first.log.read_text(), first.log.read_text)
+        if end == "stopped":
+            first.stop()
+            assert first.process.returncode == 0
+        else:  # perhaps before the state is on the disk: then it is raised again
+            first.process.kill()
+            first.process.wait(20)
+    said = first.log.read_text().partition(": alarm: ")[2].partition("\n")[0]
+    assert far.arrived == []
+
+    far.always = b""
+    _, stop = serve_grpc(far, port=port)
+    try:
+        second = run_exporting(f'"http://127.0.0.1:{port}"')
+        wait(lambda: records(far), second.log.read_text)
+        second.stop()
+        arrived = [record.body.string_value for record in records(far)]
+        assert arrived.count(f"alarm: {said}") >= 1
+        assert end == "killed" or arrived == [f"alarm: {said}"]
+        metrics = len(far.arrived) - len(arrived)
+        third = run_exporting(f'"http://127.0.0.1:{port}"')
+        wait(lambda: len(far.arrived) > metrics + len(arrived) + 2, "more exports")
+        third.stop()
+        assert [record.body.string_value for record in records(far)] == arrived  # once it was taken, not again
+    finally:
+        stop()
+
+
+@pytest.mark.server
+def test_events_of_an_endpoint_that_is_removed_are_dropped_and_counted(run_exporting, tmp_path, wait):
+    """Those of two endpoints with one name go to each its own."""
+    far = Far()
+    port, stop = serve_grpc(far)
+    here, gone = f"http://127.0.0.1:{port}", "http://127.0.0.1:1"
+    each = [[EventRecord(KEY, "raise", 60.0 * number, f"event {number}")] for number in range(5)]
+    (tmp_path / "data").mkdir()
+    store = AlarmStore(tmp_path / "data")
+    store.save(Saved({}, [(here, each[0]), (gone, each[1] + each[2]), (here, each[3]), (here, each[4])]))
+    try:
+        server = run_exporting(*(f'"{here}", headers: {{x-scope: {scope}}}' for scope in "ab"))
+        wait(lambda: len(records(far)) == 2, server.log.read_text)
+        dropped = server.samples("mlmon_processor_send_dropped_total")
+        wait(lambda: not store.read().unsent, "that it is saved")
+        server.stop()
+    finally:
+        stop()
+    logs = [(headers["x-scope"], body) for signal, headers, body in far.arrived if signal == "logs"]
+    said = {scope: b"event 0" in body for scope, body in logs}
+    assert said == {"a": True, "b": False}
+    assert sorted(record.body.string_value for record in records(far)) == ["event 0", "event 3"]
+    labels = {"mlmon_purpose": "export", "mlmon_endpoint": "", "mlmon_signal": "logs", "mlmon_reason": "no_export"}
+    assert dropped == [(labels, 3.0)]
+    assert f"2 events of alarms waited for {gone}, which is not in `export` any more" in server.log.read_text()
 
 
 # ---------------------------------------------------------------- forwarding

@@ -10,7 +10,7 @@ import threading
 
 import grpc
 import pytest
-from otel_mlmon_processor.alarm_store import AlarmStore
+from otel_mlmon_processor.alarm_store import AlarmStore, Saved
 from otel_mlmon_processor.ingest import Ingest
 from otel_mlmon_processor.journal import Journal, pack_body
 from otel_mlmon_processor.store import back_up
@@ -156,7 +156,7 @@ def test_nobody_else_may_read_what_is_kept(otlp, tmp_path):
     try:
         ingest = Ingest(tmp_path / "data")
         ingest.submit("metrics", otlp.Sender().request(otlp.Sender().count(1, 0, 1)))
-        AlarmStore(tmp_path / "data").save({})
+        AlarmStore(tmp_path / "data").save(Saved({}, []))
         back_up(ingest.path, tmp_path / "copy")
     finally:
         os.umask(before)

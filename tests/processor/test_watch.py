@@ -11,10 +11,10 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from otel_mlmon_processor.alarm_store import AlarmStore
+from otel_mlmon_processor.alarm_store import AlarmStore, Saved
 from otel_mlmon_processor.alarms import AlarmSettings
 from otel_mlmon_processor.watch import SAVED, Watch
-from otel_mlmon_processor.windows import ModelKey
+from otel_mlmon_processor.windows import ModelKey, Window
 
 from otel_mlmon import Monitor, Profile
 
@@ -138,23 +138,46 @@ def test_the_state_is_saved_after_an_event_and_from_time_to_time(tmp_path, profi
     looked = watch.look(view, profile)
     assert (looked.alarms.phase, looked.events, looked.reference) == ("calibrated", [], None)
     watch.keep({view.key})
-    assert AlarmStore(tmp_path).load() == {}
+    assert AlarmStore(tmp_path).load().models == {}
     now[0] = SAVED
     watch.keep({view.key})
-    (name,) = AlarmStore(tmp_path).load()
+    (name,) = AlarmStore(tmp_path).load().models
     assert profile.hash in name
     assert watch.wanted() == {view.key: {profile.hash: range(-1, sys.maxsize)}}
     watch.keep({ModelKey("", "", "", "other", "")})
     assert watch.wanted() == {}
 
 
+def test_what_no_endpoint_has_taken_is_saved_with_what_says_that_it_happened(tmp_path, profile, views):
+    """And as soon as it is taken, that it need not be sent again; before the next saving is due."""
+    unsent: list = []
+    settings = {"hold": None, "memory": None, "clock": lambda: 0.0}
+    watch = Watch(tmp_path, lambda model: AlarmSettings(), unsent=lambda: list(unsent), **settings)
+    rows = make_rows(np.random.default_rng(76), 80, DAY, 1.0)
+    windows = [
+        Window(int(time // 60), views.variables(profile, {"x": held["x"], "y": held["y"]}))
+        for time, held in rows.groupby("time")
+    ]
+    view = views.view(profile, {"x": np.zeros(10), "y": np.zeros(10)}, windows=tuple(windows))
+    (event,) = watch.look(view, profile).events
+    unsent.append(("http://h", [event.time]))
+    watch.keep({view.key})
+    models, saved = AlarmStore(tmp_path).load()
+    assert [len(plain["alarms"]["raised"]) for plain in models.values()] == [1]
+    assert saved == [["http://h", [event.time]]]
+    assert Watch(tmp_path, lambda model: AlarmSettings(), **settings).unsent == saved
+    unsent.clear()
+    watch.keep({view.key})
+    assert (len(AlarmStore(tmp_path).load().models), AlarmStore(tmp_path).load().unsent) == (1, [])
+
+
 def test_a_broken_file_is_put_aside_and_said(tmp_path, caplog):
     store = AlarmStore(tmp_path)
-    store.save({"m": {"next": 3}})
-    assert store.load() == {"m": {"next": 3}}
+    store.save(Saved({"m": {"next": 3}}, [("http://h", [(["s"], "raise")])]))
+    assert store.load() == ({"m": {"next": 3}}, [["http://h", [[["s"], "raise"]]]])
     (tmp_path / "alarms.state").write_bytes(b"broken")
     with caplog.at_level(logging.ERROR):
-        assert store.load() == {}
+        assert store.load() == ({}, [])
     assert "alarms begin anew" in caplog.text
     assert (tmp_path / "alarms.broken").read_bytes() == b"broken"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -22,7 +21,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from otel_mlmon import semconv
-from otel_mlmon_processor.core.alarm import AlarmEvent
+from otel_mlmon_processor.exporters.events import EventQueue, EventRecord
 from otel_mlmon_processor.exporters.families import Family, Sample, name_model, name_service
 from otel_mlmon_processor.otlp_client import AGENT, Client, UnsentError
 from otel_mlmon_processor.points import SERVICE_INSTANCE, SERVICE_NAME
@@ -30,8 +29,7 @@ from otel_mlmon_processor.reasons import GivenUp
 from otel_mlmon_processor.sending import SendingCounters, SendingTally, back_off
 from otel_mlmon_processor.windows import ModelKey, OperationHistogram
 
-FULL: Final[GivenUp] = "full"
-EVENTS: Final = 1_000  # that wait at most
+INTERNAL: Final[GivenUp] = "internal"
 REQUEST_BYTES: Final = 3 << 20  # gRPC receives 4 MiB by default
 SCOPE: Final = "otel_mlmon_processor"
 SERVICE: Final = "otel-mlmon-processor"
@@ -64,12 +62,12 @@ def encode(families: Iterable[Family], instance: str, now: float) -> Iterator[by
         yield request.message.SerializeToString()
 
 
-def encode_events(events: Iterable[tuple[ModelKey, AlarmEvent]], instance: str, now: float) -> bytes:
+def encode_events(events: Iterable[EventRecord], instance: str, now: float) -> bytes:
     """A request of log records, one for each event: when, of which model, and what it says."""
     request = ExportLogsServiceRequest()
-    for key, event in events:
+    for event in events:
         resource = request.resource_logs.add()
-        service = _service(key)
+        service = _service(event.key)
         names = {SERVICE_NAME: UNKNOWN, **(name_service(service) if service else {}), SERVICE_INSTANCE: instance}
         _annotate(resource.resource.attributes, names)
         scope = resource.scope_logs.add()
@@ -82,8 +80,8 @@ def encode_events(events: Iterable[tuple[ModelKey, AlarmEvent]], instance: str, 
             severity_number=SEVERITY_NUMBER_INFO if over else SEVERITY_NUMBER_WARN,
             severity_text="INFO" if over else "WARN",
         )
-        record.body.string_value = event.say()
-        _annotate(record.attributes, {**name_model(key), semconv.ML_ALARM_STATE: event.kind})
+        record.body.string_value = event.text
+        _annotate(record.attributes, {**name_model(event.key), semconv.ML_ALARM_STATE: event.kind})
     return request.SerializeToString()
 
 
@@ -158,11 +156,11 @@ class OtlpExporter:
     """Sends the newest families to one endpoint, every `interval` seconds; again sooner where it failed.
 
     What is sent is always the newest: counters are cumulative and lose nothing; gauges of the time in which the
-    endpoint was away are not sent later (a collector's queue does that).
+    endpoint was away are not sent later (a collector's queue does that). `events` wait until the endpoint takes them.
 
     Args:
         client: the endpoint's.
-        endpoint: its name, for people and counters.
+        endpoint: its name, for people, counters and what is saved.
         families: lists what to send at a moment (seconds since 1970).
         instance: the processor's.
         interval: seconds.
@@ -181,12 +179,12 @@ class OtlpExporter:
         clock: Callable[[], float],
         rng: random.Random,
     ) -> None:
-        self._client, self._endpoint, self._families = client, endpoint, families
+        self._client, self.endpoint, self._families = client, endpoint, families
         self._instance, self._interval, self._clock, self._rng = instance, interval, clock, rng
         self._tally = SendingTally(semconv.MonPurpose.EXPORT, endpoint)
         self._arrived = clock()  # moment of what was last acknowledged whole
         self._failures = 0  # in a row
-        self._events: deque[tuple[ModelKey, AlarmEvent]] = deque(maxlen=EVENTS)
+        self.events = EventQueue(self._tally)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlmon-export", daemon=True)
 
@@ -200,12 +198,6 @@ class OtlpExporter:
         if self._thread.is_alive():
             self._thread.join(timeout)
         self._client.close()
-
-    def tell(self, key: ModelKey, event: AlarmEvent) -> None:
-        """Send an event with the next export, and until it is acknowledged; of many the newest are kept."""
-        if len(self._events) == EVENTS:
-            self._tally.drop(semconv.MonSignal.LOGS, FULL)
-        self._events.append((key, event))
 
     def counters(self) -> SendingCounters:
         """What became of the exports."""
@@ -229,31 +221,32 @@ class OtlpExporter:
             self._failures += 1
             self._tally.fail(semconv.MonSignal.METRICS, error.reason)
             if self._failures == 1:
-                _LOG.warning("export to %s failed and is tried again: %s", self._endpoint, error)
+                _LOG.warning("export to %s failed and is tried again: %s", self.endpoint, error)
             wait = back_off(self._failures, self._rng) if error.after is None else error.after
             return min(wait, self._interval) if error.passing else self._interval
         except Exception:
-            _LOG.exception("export to %s failed", self._endpoint)
+            _LOG.exception("export to %s failed", self.endpoint)
             return self._interval
         if self._failures:
-            _LOG.info("export to %s works again", self._endpoint)
+            _LOG.info("export to %s works again", self.endpoint)
         self._arrived, self._failures = now, 0
         return min(max(now + self._interval - self._clock(), 0.0), self._interval)
 
     def _send_events(self, now: float) -> None:
         """Those that wait. An endpoint that takes no logs is no reason to keep the metrics from it."""
-        waiting = list(self._events)
-        if not waiting:
-            return
-        try:
-            self._send(semconv.MonSignal.LOGS, encode_events(waiting, self._instance, now))
-        except UnsentError as error:
-            if error.passing:
-                raise
-            self._tally.fail(semconv.MonSignal.LOGS, error.reason)
-            _LOG.warning("%s takes no events: %s", self._endpoint, error)
-        for _ in waiting:
-            self._events.popleft()
+        while batch := self.events.take():
+            try:
+                self._send(semconv.MonSignal.LOGS, encode_events(batch, self._instance, now))
+            except UnsentError as error:
+                if error.passing:
+                    self.events.put_back()
+                    raise
+                self._tally.fail(semconv.MonSignal.LOGS, error.reason)
+                _LOG.warning("%s takes no events: %s", self.endpoint, error)
+            except Exception:  # of our own code: it must not stop the others
+                _LOG.exception("events could not be sent to %s", self.endpoint)
+                self._tally.drop(semconv.MonSignal.LOGS, INTERNAL, len(batch))
+            self.events.settle()
 
     def _send(self, signal: str, body: bytes) -> None:
         self._tally.acknowledge(signal, *self._client.send(signal, body))
