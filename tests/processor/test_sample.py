@@ -1,6 +1,7 @@
 """A data directory that was written by the version that brought a format is opened by this one.
 
-When the format changes, the old sample stays, and a new one is made: `python tests/processor/test_sample.py`.
+When the format changes, the old sample stays, and a new one is made: `python tests/processor/test_sample.py` makes what
+is not there. The newest has an alarms.state too, of which no older version is read: it is deleted and made anew.
 """
 
 from __future__ import annotations
@@ -15,13 +16,21 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from otel_mlmon_processor.alarm_store import FILE
+from otel_mlmon_processor.alarms import AlarmSettings
 from otel_mlmon_processor.database import FORMAT
+from otel_mlmon_processor.exporters.events import EventQueue
 from otel_mlmon_processor.ingest import Ingest
 from otel_mlmon_processor.journal import JournalError
+from otel_mlmon_processor.sending import SendingTally
+from otel_mlmon_processor.watch import Watch
+from otel_mlmon_processor.windows import ModelKey, VariableCounts, VariableKey, Window
 
 from otel_mlmon import semconv
+from otel_mlmon.numerics.scales import DAY
 from otel_mlmon.profile.document import Profile
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -29,6 +38,9 @@ NAMES = sorted(path.name for path in SAMPLES.iterdir()) if SAMPLES.exists() else
 COUNTS, VALUE = semconv.METRIC_ML_FEATURE_COUNT.name, semconv.METRIC_ML_FEATURE_VALUE.name
 CALLS = semconv.METRIC_ML_INFERENCE_ACTIVE_CALLS.name
 DURATION = semconv.METRIC_ML_INFERENCE_DURATION.name
+PLACE = "http://127.0.0.1:4317"
+KEYS = [ModelKey("shop", "svc", "prod", name, "1") for name in ("m", "bare", "new")]
+START = 20_000 * DAY  # windows
 
 
 def make_profile() -> Profile:
@@ -102,6 +114,38 @@ def fill(directory: Path, otlp) -> None:
     (directory / "copy.db").rename(directory / "mlmon.db")
 
 
+def open_watch(directory: Path, queue: EventQueue) -> Watch:
+    unsent = lambda: [(PLACE, queue.unsent())]  # noqa: E731
+    settings = {"hold": None, "memory": 10**8, "clock": lambda: 0.0}
+    return Watch(directory, lambda model: AlarmSettings(), unsent=unsent, **settings)
+
+
+def view_model(views, key: ModelKey, windows=()):
+    profile = make_profile() if key.model == "m" else None
+    return views.view(profile, {"x": VariableCounts(0, {})}, key=key, windows=windows), profile
+
+
+def fill_alarms(directory: Path, views) -> None:
+    """What is known of a model with a profile after nine days, at the end of which an alarm is raised; of one without
+    after four; and of one that is new. Nobody has taken the event.
+    """
+    rng, queue = np.random.default_rng(93), EventQueue(SendingTally(semconv.MonPurpose.EXPORT, PLACE))
+    watch = open_watch(directory, queue)
+    for key, days in zip(KEYS, (9, 4, 0.1), strict=True):
+        _, profile = view_model(views, key)
+        for minute in range(0, round(days * DAY), 20):
+            x = rng.integers(0, 4 if minute < 8 * DAY else 2, 40).astype(float)
+            variables = views.variables(profile, {"x": x, "c": rng.choice(["a", "b"], 40)})
+            if profile is None:
+                edges = np.arange(-1.0, 4.0)
+                cells = np.bincount(np.searchsorted(edges, x), minlength=edges.size + 1)
+                variables = {VariableKey("feature", "x"): VariableCounts(40, {}, edges, cells, float(x.sum()))}
+            view, _ = view_model(views, key, (Window(START + minute, variables),))
+            for event in watch.look(view, profile).events:
+                queue.tell(key, event)
+    watch.save()
+
+
 def read(directory: Path, otlp, again=()):
     """What is held, after some requests more."""
     ingest = Ingest(directory, forwarding=True, clock=lambda: otlp.at(2))
@@ -169,6 +213,25 @@ def test_the_command_calls_it_sound(sample, real):
     assert "outbox      1 requests wait" in done.stdout
 
 
+def test_the_alarms_are_loaded_whole(tmp_path, views):
+    directory = shutil.copytree(SAMPLES / f"format-{FORMAT}", tmp_path / "data")
+    queue = EventQueue(SendingTally(semconv.MonPurpose.EXPORT, PLACE))
+    watch = open_watch(directory, queue)
+    states = {key.model: watch.look(*view_model(views, key)).alarms for key in KEYS}
+    learnt = {name: (state.phase, state.days, state.raised) for name, state in states.items()}
+    assert learnt == {"m": ("provisional", 8, 1), "bare": ("learning", 2, 0), "new": ("learning", 0, 0)}
+    assert states["m"].alarm.text == "x: mean down 0.9 sd, spread x 0.45"  # halves of 0, 1, 2, 3
+    last = {key.model: window.start - 1 - START for key, held in watch.wanted().items() for window in held.values()}
+    assert last == {"m": 9 * DAY - 20, "bare": 4 * DAY - 20, "new": 140}
+    ((place, saved),) = watch.unsent
+    queue.restore(saved)
+    (event,) = queue.unsent()
+    assert (place, event.key, event.kind) == (PLACE, KEYS[0], "raise")
+    assert 0 < event.time / 60 - (START + 8 * DAY) <= 60
+    assert event.text.startswith("alarm: x: mean down ")
+    assert not list(directory.glob("*.broken"))
+
+
 DAMAGES = {
     "another": ("UPDATE document SET body = x'00'", "is not what was written"),
     "none": ("DELETE FROM document", "is missing"),
@@ -194,8 +257,11 @@ if __name__ == "__main__":
     module = importlib.util.module_from_spec(spec)
     sys.modules["sample_requests"] = module
     spec.loader.exec_module(module)
+    target = SAMPLES / f"format-{FORMAT}"
+    target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         fill(Path(folder) / "data", module.Otlp)
-        target = SAMPLES / f"format-{FORMAT}"
-        target.mkdir(parents=True)
-        shutil.copy(Path(folder) / "data" / "mlmon.db", target)
+        fill_alarms(Path(folder) / "data", module.Views)
+        for name in ("mlmon.db", FILE):
+            if not (target / name).exists():
+                shutil.copy(Path(folder) / "data" / name, target)
