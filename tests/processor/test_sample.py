@@ -213,10 +213,13 @@ def test_the_command_calls_it_sound(sample, real):
     assert "outbox      1 requests wait" in done.stdout
 
 
-def test_the_alarms_are_loaded_whole(tmp_path, views):
+def test_the_alarms_are_loaded_whole(tmp_path, views, wait):
     directory = shutil.copytree(SAMPLES / f"format-{FORMAT}", tmp_path / "data")
     queue = EventQueue(SendingTally(semconv.MonPurpose.EXPORT, PLACE))
     watch = open_watch(directory, queue)
+    wait(  # what is normal is reckoned anew by another thread
+        lambda: watch.look(*view_model(views, KEYS[0])).alarms.phase != "learning", "what was learnt"
+    )
     states = {key.model: watch.look(*view_model(views, key)).alarms for key in KEYS}
     learnt = {name: (state.phase, state.days, state.raised) for name, state in states.items()}
     assert learnt == {"m": ("provisional", 8, 1), "bare": ("learning", 2, 0), "new": ("learning", 0, 0)}
