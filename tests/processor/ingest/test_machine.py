@@ -29,6 +29,9 @@ from otel_mlmon import semconv
 BOUNDS = ((0.0, 1.0, 2.0), (0.0, 1.5, 2.0), (-5.0, 0.0, 5.0))
 KEYS = {np.array(edges).tobytes(): number for number, edges in enumerate(BOUNDS)}
 SCALE = 5  # of the buckets that the oracle counts
+# Of zero buckets, at ends of buckets of all scales: else a sender's scale, which its zero bucket does not tell, decides
+# what is in it.
+THRESHOLDS = (0.0, 2.0**-0.25, 1.0)
 CALLS = semconv.METRIC_ML_INFERENCE_ACTIVE_CALLS.name
 DURATION = semconv.METRIC_ML_INFERENCE_DURATION.name
 DROPPED = semconv.METRIC_MLMON_RECORDER_DROPPED.name
@@ -36,7 +39,8 @@ DROPPED = semconv.METRIC_MLMON_RECORDER_DROPPED.name
 STREAMS = ("cells", "seen", "buckets", "category a", "category b", "invalid", "dropped", "duration")
 
 cells = st.lists(st.integers(0, 9), min_size=4, max_size=4)
-buckets = st.dictionaries(st.integers(-40, 40), st.integers(1, 5), max_size=3)
+# Of exponential histograms, by sign and index; None is the zero bucket.
+buckets = st.dictionaries(st.tuples(st.sampled_from((1, -1)), st.integers(-40, 40)), st.integers(1, 5), max_size=3)
 
 
 class Item(NamedTuple):
@@ -68,6 +72,7 @@ class Replica:
     def __init__(self, otlp, life, sender, now, *, cumulative, version):
         self.otlp, self.life, self.sender, self.cumulative, self.version = otlp, life, sender, cumulative, version
         self.skew, self.profile, self.bounds, self.scale = 0.0, 0, 0, SCALE
+        self.threshold = 0.0  # of the zero bucket
         self.newest = self.started = self.exported = now
         self.begun = 0  # how often the counters began from zero
         self.hidden = False  # once without a new start time
@@ -157,27 +162,33 @@ class Replica:
         return metric, Item(stream, count, self.number, end, mine, place)
 
     def spread(self, counts, start, end, *, temporality, labels):
-        """An exponential histogram at the scale of now."""
+        """An exponential histogram at the scale and with the zero threshold of now."""
         metric = Metric(name=semconv.METRIC_ML_FEATURE_VALUE.name)
         metric.exponential_histogram.aggregation_temporality = temporality
-        point = metric.exponential_histogram.data_points.add(scale=self.scale, zero_count=counts["buckets", None])
+        held = coarsen(counts, self.scale, self.threshold)
+        point = metric.exponential_histogram.data_points.add(
+            scale=self.scale, zero_count=held[None], zero_threshold=self.threshold
+        )
         at = self.otlp.at
         point.start_time_unix_nano, point.time_unix_nano, point.count = at(start), at(end), counts.total()
-        point.sum = float(sum(index * n for (_, index), n in counts.items() if index is not None))
-        held = coarsen(counts, self.scale)
-        indexes = [index for index in held if index is not None]
-        if indexes:
-            point.positive.offset = min(indexes)
-            point.positive.bucket_counts.extend(held[i] for i in range(min(indexes), max(indexes) + 1))
+        for sign, side in ((1, point.positive), (-1, point.negative)):
+            indexes = [bucket[1] for bucket in held if bucket is not None and bucket[0] == sign]
+            if indexes:
+                side.offset = min(indexes)
+                side.bucket_counts.extend(held[sign, i] for i in range(min(indexes), max(indexes) + 1))
         self.sender.label(point, metric.name, labels)
         return metric
 
 
-def coarsen(counts, scale):
-    """Buckets at a scale, of those at SCALE; None is the zero bucket."""
+def coarsen(counts, scale, threshold):
+    """Buckets at a scale, of those at SCALE; what begins below the threshold is in the zero bucket."""
     held = Counter()
-    for (_, index), n in counts.items():
-        held[None if index is None else index >> (SCALE - scale)] += n
+    for (_, bucket), n in counts.items():
+        if bucket is not None:
+            sign, index = bucket
+            begin, shift = 2.0 ** (index / 2.0**SCALE), max(SCALE - scale, 0)  # finer where all is in the zero bucket
+            bucket = None if begin < threshold else (sign, index >> shift)
+        held[bucket] += n
     return held
 
 
@@ -238,10 +249,10 @@ class Machine(RuleBasedStateMachine):
     def record(self, data, cells, buckets, calls):
         self.count(self.draw(data), cells, buckets, calls)
 
-    def count(self, replica, cells=(1, 2, 3, 4), buckets=MappingProxyType({7: 2}), calls=1):
+    def count(self, replica, cells=(1, 2, 3, 4), buckets=MappingProxyType({(1, 7): 2, (-1, 3): 1}), calls=1):
         values = Counter({("cells", cell): n for cell, n in enumerate(cells)})
         values.update({("duration", cell): n for cell, n in enumerate(cells[::-1])})
-        values.update({("buckets", index): n for index, n in buckets.items()})
+        values.update({("buckets", bucket): n for bucket, n in buckets.items()})
         values.update({("buckets", None): cells[0], ("seen", 0): sum(cells), ("category a", 0): cells[1]})
         values.update({("category b", 0): cells[2], ("invalid", 0): cells[3], ("dropped", 0): calls})
         replica.pending += values
@@ -336,6 +347,11 @@ class Machine(RuleBasedStateMachine):
         self.draw(data).scale = scale
 
     @precondition(lambda self: self.replicas)
+    @rule(data=st.data(), threshold=st.sampled_from(THRESHOLDS))
+    def change_the_zero_bucket(self, data, threshold):
+        self.draw(data).threshold = threshold
+
+    @precondition(lambda self: self.replicas)
     @rule(data=st.data(), profile=st.integers(0, 3))
     def replace_profile(self, data, profile):
         """The process goes on with another profile: other streams, which begin from zero."""
@@ -427,7 +443,12 @@ class Machine(RuleBasedStateMachine):
         for place, counts in buckets.items():
             got = spread.pop(place)
             assert got.scale >= 2
-            assert Counter({None: got.zero, **got.positive}) == coarsen(+counts, got.scale)
+            assert got.threshold in THRESHOLDS
+            positive, negative = (
+                {(sign, index): n for index, n in side.items()}
+                for sign, side in ((1, got.positive), (-1, got.negative))
+            )
+            assert Counter({None: got.zero, **positive, **negative}) == coarsen(+counts, got.scale, got.threshold)
         assert not any(got.count for got in spread.values())
         levels = [level.value for model in self.fold._state.models.values() for level in model.levels.values()]
         assert sum(levels) == sum(map(level_of, self.levels.values()))
