@@ -79,8 +79,10 @@ def main() -> int:
             audited |= ask(service, left, options.osv_url)
     skipped = sorted(set(pins) - set(audited))
     print(f"dependencies: {len(audited)} audited for known vulnerabilities, {len(skipped)} skipped")
+    if not audited:
+        print("WARNING: NOTHING WAS AUDITED; that this passes says nothing of vulnerabilities", file=sys.stderr)
     if skipped:
-        print(f"WARNING: NOT AUDITED, as no service could be asked: {', '.join(skipped)}", file=sys.stderr)
+        print(f"WARNING: NOT AUDITED, as no service knows or answers for them: {', '.join(skipped)}", file=sys.stderr)
     for name, found in sorted(audited.items()):
         for one in found:
             mended = ", ".join(one["fix_versions"]) or "no version"

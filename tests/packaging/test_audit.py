@@ -71,5 +71,6 @@ def test_a_service_that_is_not_there_is_said_loudly_and_does_not_fail():
     done = audit("http://127.0.0.1:1")
     assert done.returncode == 0
     assert re.match(r"dependencies: 0 audited for known vulnerabilities, \d+ skipped\n", done.stdout)
+    assert "WARNING: NOTHING WAS AUDITED" in done.stderr
     assert "WARNING: NOT AUDITED" in done.stderr
     assert "grpcio" in done.stderr
