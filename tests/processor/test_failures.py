@@ -270,6 +270,7 @@ def test_a_damaged_file_is_left_as_it_is(refuse, filled, otlp):
             "PRAGMA user_version = 1",
             "written by an older version (format 1; this one reads 3 to 6): move the directory away",
         ),
+        ("PRAGMA application_id = 1", "this is a database of something else; name another directory"),
     ],
 )
 def test_what_this_version_cannot_trust_or_read_is_refused_by_name(refuse, filled, statement, says):
@@ -282,6 +283,22 @@ def test_what_this_version_cannot_trust_or_read_is_refused_by_name(refuse, fille
     assert f"{filled}/mlmon.db: " in said
     assert says in said
     assert (filled / "mlmon.db").read_bytes() == before
+
+
+def test_a_damaged_state_of_the_alarms_is_put_aside_and_the_counts_are_there(real, filled, otlp, tmp_path, wait):
+    filled.rename(tmp_path / "data")
+    (tmp_path / "data" / "alarms.state").write_bytes(b"broken")
+    server = real.Processor(tmp_path)
+    try:
+        wait(lambda: server.feature_counts() == {"x": 20}, "the counts")
+        (line,) = [line for line in server.log.read_text().splitlines() if " ERROR " in line]
+    finally:
+        server.stop()
+    assert "the alarms' state cannot be read (" in line
+    assert f"); it is now {tmp_path}/data/alarms.broken, and alarms begin anew" in line
+    assert (tmp_path / "data" / "alarms.broken").read_bytes() == b"broken"
+    assert server.process.returncode == 0
+    assert otlp.count_in(tmp_path / "data") == 20
 
 
 def test_two_processors_on_one_directory(real, refuse, otlp, send, tmp_path):

@@ -188,8 +188,12 @@ def test_a_token_is_compared_in_the_same_way_whether_it_is_right_and_wherever_it
 
 def test_health_is_open_and_says_no_more_than_that(serve, tokens, authority):
     client = serve(tokens=tokens, tls=as_settings(authority, mutual=True))
-    for page in ("/healthz", "/readyz"):
-        assert client.ask("pages", ca=authority.ca, page=page) == 200
+    said = {page: client.get("pages", ca=authority.ca, page=page) for page in ("/", "/healthz", "/readyz")}
+    assert {page: (answer.status_code, answer.text) for page, answer in said.items()} == {
+        "/": (200, "otel-mlmon processor: /metrics, /healthz, /readyz; as tables: otel-mlmon status\n"),
+        "/healthz": (200, "ok\n"),
+        "/readyz": (200, "ready\n"),
+    }
     pair = authority.issue("probe")
     with client.channel(f"127.0.0.1:{client.ports['grpc']}", authority.ca, pair) as channel:
         answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
