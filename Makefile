@@ -85,7 +85,7 @@ bench-alarms: .venv/.dev ## False alarms of the alarm budget, and how soon a cha
 bench-learning: .venv/.dev ## False alarms while what is normal is learnt, delays, memory (half an hour)
 	@$(BIN)/python benchmarks/learning.py $(ARGS)
 
-bench-outage: .venv/.dev ## A model's calls, memory and counts while its receiver is away, slow, refuses (three minutes)
+bench-outage: .venv/.dev ## A model's calls, memory and counts while its receiver is away, slow, refuses (ten minutes); ARGS="--rounds 1"
 	@$(BIN)/python benchmarks/outage.py $(ARGS)
 
 bench-gaps: .venv/.dev ## False alarms at other row rates, in sessions, in bursts of retries (an hour)

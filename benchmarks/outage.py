@@ -2,10 +2,10 @@
 
     make bench-outage
 
-One process for each case and temporality, one after the other on the same machine: 35 features, one row a call, a
-scikit-learn model and `Monitor` with real OTLP over gRPC. An hour of the default interval is 60 intervals, so the
-outage lasts 60 of 50 ms, and in the last case 150. Then the receiver is back and must have every count exactly.
-Writes outage.json and .md beside this file; --json writes elsewhere.
+One process for each case and temporality, one after the other on the same machine, in rounds of all: 35 features, one
+row a call, a scikit-learn model and `Monitor` with real OTLP over gRPC, in some cases over HTTP. An hour of the default
+interval is 60 intervals, so the outage lasts 60 of 50 ms, and in the last case 150. Then the receiver is back and must
+have every count exactly. Writes outage.json and .md beside this file; --json writes elsewhere.
 """
 
 from __future__ import annotations
@@ -17,18 +17,16 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from textwrap import wrap
 from threading import Event
 from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
-from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
+from outage_page import Cases, render
+from outage_receiver import HttpReceiver, Receiver
 from outage_way import Way
 from outage_worker import FEATURES
 from recorder import machine
@@ -40,41 +38,6 @@ HERE = Path(__file__).resolve().parent
 HOUR, LONG = 60, 150
 INTERVAL, TIMEOUT = 0.05, 0.1  # seconds
 RETRY_INFO = RetryInfo(retry_delay=Duration(nanos=20_000_000)).SerializeToString()
-Hook = Callable[[grpc.ServicerContext], None]
-
-
-class Receiver:
-    """Takes OTLP over gRPC; `before` and `after` are called around the taking of a request."""
-
-    def __init__(self) -> None:
-        self.requests: list[Any] = []
-        self.before: Hook = lambda _: None
-        self.after: Hook = lambda _: None
-        self.port = 0
-        self.start()
-
-    def start(self) -> None:
-        self.server = grpc.server(ThreadPoolExecutor(8))
-        metrics = type("M", (metrics_service_pb2_grpc.MetricsServiceServicer,), {"Export": self._take_metrics})
-        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(metrics, self.server)
-        logs = type("L", (logs_service_pb2_grpc.LogsServiceServicer,), {"Export": self._take_logs})
-        logs_service_pb2_grpc.add_LogsServiceServicer_to_server(logs, self.server)
-        self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
-        self.server.start()
-
-    def stop(self) -> None:
-        self.server.stop(None).wait()
-
-    def _take_metrics(self, request: Any, context: grpc.ServicerContext) -> Any:
-        self.before(context)
-        self.requests.append(request)
-        self.after(context)
-        return metrics_service_pb2.ExportMetricsServiceResponse()
-
-    def _take_logs(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ARG002 -- the profile
-        self.before(context)
-        self.after(context)
-        return logs_service_pb2.ExportLogsServiceResponse()
 
 
 class Place(NamedTuple):
@@ -144,14 +107,20 @@ def resetting(place: Place) -> Iterator[int]:
     place.receiver.before = place.receiver.after = lambda _: None
 
 
-CASES: dict[str, tuple[Any, int, str]] = {
-    "healthy": (healthy, HOUR, "answers at once"),
-    "away": (away, HOUR, "connections are refused"),
-    "black hole": (silent, HOUR, "takes connections and never answers"),
-    "slow": (slow, HOUR, "takes requests, answers after the exporter's timeout"),
-    "refusing": (refusing, HOUR, "UNAVAILABLE, or RESOURCE_EXHAUSTED with RetryInfo"),
-    "resetting": (resetting, HOUR, "two thirds of the requests end in a reset, before or after they were taken"),
-    "away for longer": (away, LONG, "as away; more intervals than are kept"),
+CASES: dict[str, tuple[Any, int]] = {
+    "healthy": (healthy, HOUR),
+    "away": (away, HOUR),
+    "black hole": (silent, HOUR),
+    "slow": (slow, HOUR),
+    "refusing": (refusing, HOUR),
+    "resetting": (resetting, HOUR),
+    "away for longer": (away, LONG),
+}
+# By name: temporality, protocol, receiver, cases.
+KINDS: dict[str, tuple[str, str, type[Receiver], tuple[str, ...]]] = {
+    "delta": ("delta", "grpc", Receiver, tuple(CASES)),
+    "cumulative": ("cumulative", "grpc", Receiver, tuple(CASES)),
+    "delta over http/protobuf": ("delta", "http/protobuf", HttpReceiver, ("healthy", "away", "refusing")),
 }
 
 
@@ -196,15 +165,17 @@ def check(requests: list[Any], temporality: str, calls: int, intervals: int) -> 
     return {"arrived": counted[0], "unsent_points": unsent}
 
 
-def measure(case: str, temporality: str) -> dict[str, Any]:
+def measure(case: str, kind: str) -> dict[str, Any]:
     """One process."""
-    fault, intervals, _ = CASES[case]
-    receiver = Receiver()
+    fault, intervals = CASES[case]
+    temporality, protocol, receive, _ = KINDS[kind]
+    receiver = receive()
     place = Place(receiver, Way(receiver.port))
     with contextlib.ExitStack() as until:
         port = until.enter_context(fault(place))
         environment = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
             "OTEL_EXPORTER_OTLP_TIMEOUT": str(TIMEOUT),
             "OTEL_METRIC_EXPORT_INTERVAL": str(INTERVAL * 1000),
         }
@@ -223,53 +194,24 @@ def measure(case: str, temporality: str) -> dict[str, Any]:
     return found
 
 
-def render(result: dict[str, Any]) -> str:
-    """The page."""
-    interval, timeout = f"{INTERVAL * 1e3:.0f} ms", f"{TIMEOUT * 1e3:.0f} ms"
-    about = f"""Written by `make bench-outage`: a model process ({FEATURES} features, one row a call, scikit-learn's
-        logistic regression) and its receiver over OTLP/gRPC, one process for each line, one after the other on one
-        machine that others may use, too ({result["machine"]}): read the ratios. An outage is {HOUR} intervals, which at
-        the default interval is an hour; here they are of {interval}, and the exporter's timeout is {timeout}, so that
-        exports are 1,200 times as dense as in production. A call is `predict_proba` with its recording; recording
-        alone is the same without the model. In brackets: times as long as where the receiver is healthy. Memory: by
-        how much the process grew during the outage."""
-    arrived = f"""Arrived: of every feature, its histogram, the scores and the durations alike, once the receiver was
-        back; a delta that came twice is known by its interval. Deltas of more than {PENDING_REQUESTS} requests are not
-        kept: the oldest are given up, and `{semconv.METRIC_MLMON_RECORDER_UNSENT.name}` says how many points those
-        were."""
-    lines = ["# While the receiver is away", "", *wrap(" ".join(about.split()), 120), ""]
-    for temporality, found in result["found"].items():
-        lines += [f"## {temporality.capitalize()}", ""]
-        lines += [
-            "| receiver | call, p50 | p99 | recording alone, p50 | p99 | memory | calls | arrived |",
-            "|---|--:|--:|--:|--:|--:|--:|--:|",
-        ]
-        for case, one in found.items():
-            times = [
-                f"{one['us'][what][q]:.0f} µs ({one['us'][what][q] / found['healthy']['us'][what][q]:.2f})"
-                for what in ("call", "recording")
-                for q in ("p50", "p99")
-            ]
-            grown = f"{one['grown'] / 1e6:+.1f} MB"
-            lines.append(f"| {case} | {' | '.join(times)} | {grown} | {one['calls']:,} | {one['arrived']:,} |")
-        lines.append("")
-    lines += [f"- {case}: {what}." for case, (_, _, what) in CASES.items()]
-    lines += ["", *wrap(" ".join(arrived.split()), 120)]
-    return "\n".join(lines) + "\n"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="besides healthy")
+    parser.add_argument("--rounds", type=int, default=3, help="of all cases")
     parser.add_argument("--json", type=Path, default=HERE / "outage.json", help="where to write; .md beside it")
     options = parser.parse_args()
     random.seed(1)
-    found: dict[str, dict[str, Any]] = {"delta": {}, "cumulative": {}}
-    for case in dict.fromkeys(["healthy", *options.cases]):
-        for temporality, results in found.items():
-            print(f"{case}, {temporality}", file=sys.stderr)
-            results[case] = measure(case, temporality)
-    result = {"machine": machine(), "interval_s": INTERVAL, "timeout_s": TIMEOUT, "found": found}
+    cases = list(dict.fromkeys(["healthy", *options.cases]))
+    kinds = {kind: [case for case in cases if case in taken] for kind, (_, _, _, taken) in KINDS.items()}
+    found: dict[str, Cases] = {kind: {case: [] for case in taken} for kind, taken in kinds.items()}
+    for number in range(options.rounds):
+        first = number * len(cases) // options.rounds  # so that healthy is not always measured first
+        for case in cases[first:] + cases[:first]:
+            for kind in [kind for kind, taken in kinds.items() if case in taken]:
+                print(f"round {number + 1}: {case}, {kind}", file=sys.stderr)
+                found[kind][case].append(measure(case, kind))
+    about = {"machine": machine(), "interval_s": INTERVAL, "timeout_s": TIMEOUT, "intervals": HOUR}
+    result = {**about, "rounds": options.rounds, "found": found}
     options.json.write_text(json.dumps(result, indent=1) + "\n")
     options.json.with_suffix(".md").write_text(render(result))
     print(render(result))
