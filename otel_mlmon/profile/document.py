@@ -143,11 +143,11 @@ class Profile:
 
     @cached_property
     def hash(self) -> str:
-        """First 16 hex digits of the SHA-256 of the canonical document with `created` empty, see `to_bytes`.
+        """First 16 hex digits of the SHA-256 of the canonical document with `created` and `packages` empty, see `to_bytes`.
 
         So a profile that is built anew from the same data is the same.
         """
-        return hashlib.sha256(replace(self, created="").to_bytes()).hexdigest()[:16]
+        return hashlib.sha256(replace(self, created="", packages={}).to_bytes()).hexdigest()[:16]
 
     @classmethod
     def build(cls, data: Any, *, model: str, version: str = "", predictions: Any = None, **options: Any) -> Profile:

@@ -190,7 +190,7 @@ def test_it_is_opened_with_what_was_counted(sample, otlp):
         "window": [13, 3, 3, 14],
         "replicas": {"a": [1, 3, 3, 4], "b": [12, 0, 0, 10]},
         "calls": (3, [5, 0, 0, 1]),
-        "profile": "8f406685c8d28e2d",
+        "profile": "0482b175a3084371",
         "counters": (2, 13, 2, 1),
     }
     assert duplicates == 0

@@ -461,3 +461,4 @@ def test_the_hash_is_of_the_content():
     assert int(profile.hash, 16) >= 0
     assert replace(profile, version="4").hash != profile.hash
     assert replace(profile, created="2031-01-01T00:00:00Z").hash == profile.hash  # built anew, of the same data
+    assert replace(profile, packages={"pandas": "1"}).hash == profile.hash  # with other things imported
