@@ -125,7 +125,7 @@ def test_two_replicas_are_one_that_saw_all_rows(running, make_monitor, wait, tem
         seen = {"service_name": service}
         wait(lambda seen=seen: value(running, "ml_window_rows", **seen) == n, f"the rows of {service}")
         # The profile comes by another signal, and may be later.
-        wait(lambda seen=seen: value(running, "ml_drift_measure", **seen), f"the profile of {service}")
+        wait(lambda seen=seen: value(running, "ml_reference_rows", **seen), f"the profile of {service}")
     unlike = re.compile(r"ml_model_replicas|ml_model_info|mlmon_processor_lag|ml_\w+_age_seconds|ml_drift_replica")
     merged, whole = (
         {series: v for series, v in model_series(running, service).items() if not unlike.match(series)}
@@ -142,7 +142,7 @@ def test_two_replicas_are_one_that_saw_all_rows(running, make_monitor, wait, tem
     assert value(running, "ml_prediction_count_total", service_name=shared, ml_prediction_signal="score") == n
     assert value(running, "ml_window_end_seconds", service_name=shared) == DAY + n * 0.5 // 60 * 60 + 60
     assert value(running, "ml_drift_alarm", service_name=shared) == 3  # of x, of c, of the score
-    mean = value(running, "ml_feature_drift", service_name=shared, ml_feature_name="x", ml_reference_rows="mean_shift")
+    mean = value(running, "ml_feature_drift", service_name=shared, ml_feature_name="x", ml_drift_measure="mean_shift")
     expected = (np.nanmean(rows["x"]) - train["x"].mean()) / train["x"].std(ddof=1)
     assert mean == pytest.approx(expected)
 
