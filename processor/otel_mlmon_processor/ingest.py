@@ -41,7 +41,8 @@ __all__ = ["Ingest", "IngestCounters", "IngestSettings", "Outcome", "RefusedErro
 
 _LOG: Final = logging.getLogger(__name__)
 _INTERNAL: Final = "internal"
-_AT_ONCE: Final = 32  # requests in a commit, about
+_AT_ONCE: Final = 32  # requests in a commit
+_BYTES_AT_ONCE: Final = 4 << 20  # of them, about: some 50 ms of work, for which all others wait
 _PAUSE: Final = 1.0  # s, at least, between two checkpoints that were not asked for
 _SHARE: Final = 0.01  # of the time that these may take from requests
 _STEP: Final = 0.005  # s, of a checkpoint between two commits of requests
@@ -274,7 +275,7 @@ class Ingest:
                 if left == 0.0:
                     break
                 self._changed.wait(left)
-            requests = queue.take(_AT_ONCE)
+            requests = queue.take(_AT_ONCE, _BYTES_AT_ONCE)
             checkpoints, settled = self._checkpoints, self._settled
             self._checkpoints, self._settled = [], []
             return requests, checkpoints, settled, self._closing and not queue.requests

@@ -72,14 +72,17 @@ class Queue:
         self._waiting.setdefault(request.client, deque()).append(request)
         return True
 
-    def take(self, enough: int) -> list[Request]:
-        """Some that wait, one of each client in turn: who sends little waits for little."""
+    def take(self, enough: int, enough_bytes: int) -> list[Request]:
+        """Some that wait, one of each client in turn: who sends little waits for little, also of others."""
         taken: list[Request] = []
-        while self._waiting and len(taken) < enough:
-            for client, queue in list(self._waiting.items()):
-                taken.append(queue.popleft())
-                if not queue:
-                    del self._waiting[client]
+        held = 0
+        while self._waiting and len(taken) < enough and held < enough_bytes:
+            client = next(iter(self._waiting))
+            queue = self._waiting.pop(client)
+            taken.append(queue.popleft())
+            held += len(taken[-1].body)
+            if queue:
+                self._waiting[client] = queue  # behind the others
         return taken
 
     def leave(self, request: Request) -> None:
