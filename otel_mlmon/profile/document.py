@@ -143,7 +143,7 @@ class Profile:
 
     @cached_property
     def hash(self) -> str:
-        """First 16 hex digits of the SHA-256 of the canonical document with `created` and `packages` empty, see `to_bytes`.
+        """First 16 hex digits of the SHA-256 of the canonical document (`to_bytes`) without `created` and `packages`.
 
         So a profile that is built anew from the same data is the same.
         """
