@@ -264,11 +264,11 @@ def test_a_damaged_file_is_left_as_it_is(refuse, filled, otlp):
         ("UPDATE checkpoint SET body = x'00'", "the checkpoint cannot be read ("),
         (
             "PRAGMA user_version = 99",
-            "written by a newer version (format 99; this one reads up to 6): run that version",
+            "written by a newer version (format 99; this one reads up to 7): run that version",
         ),
         (
             "PRAGMA user_version = 1",
-            "written by an older version (format 1; this one reads 3 to 6): move the directory away",
+            "written by an older version (format 1; this one reads 3 to 7): move the directory away",
         ),
         ("PRAGMA application_id = 1", "this is a database of something else; name another directory"),
     ],
