@@ -158,7 +158,7 @@ class State:
         """
         if key not in model.operations:
             self._check_operation(model, key, reading)
-            self._charge(size_of_operation(reading.counts))
+            self.memory.held += size_of_operation(reading.counts)
         model.operate(key, reading)
 
     def slot(self, series: Series, generation: Generation, bounds: bytes | None) -> Slot:
@@ -175,7 +175,7 @@ class State:
         place = place_of(series.meaning, bounds)
         if place not in generation.layout.places:
             self._check(generation.layout, place)
-            self._charge(size_of_places(place.nbytes, self.settings))
+            self.memory.held += size_of_places(place.nbytes, self.settings)
         series.slot = slot = generation.layout.place(place)
         return slot
 
