@@ -388,7 +388,7 @@ def hold(load: Load, caps: Caps, few: int = 100) -> Figures:
 def read_checkpoint(data: Path) -> int:
     """Bytes of it."""
     with contextlib.closing(sqlite3.connect(data / "mlmon.db")) as database:
-        (size,) = database.execute("SELECT sum(length(body)) FROM checkpoint").fetchone()
+        (size,) = database.execute("SELECT sum(length(body)) FROM state").fetchone()
     return size
 
 

@@ -52,7 +52,7 @@ def measure(folder: Path, rounds: int) -> list[dict[str, object]]:
                     first = journal.append([("metrics", 1, body) for body in bodies])
                     seconds[level, size].append(time.perf_counter() - began)
                     if journal.bytes > 64 << 20:
-                        journal.checkpoint(first + size - 1, 1, b"", {})
+                        journal.checkpoint(first + size - 1, 1, [], {})
                 journal.close()
                 shutil.rmtree(directory)
     return [
@@ -79,7 +79,7 @@ def write(directory: Path, level: str) -> None:
         seq = journal.append([("metrics", 1, pack_body(os.urandom(2_000)))])
         os.write(1, f"{seq}\n".encode())
         if seq % 100 == 0:
-            journal.checkpoint(seq - 50, 1, b"state", {})
+            journal.checkpoint(seq - 50, 1, [b"state"], {})
 
 
 def run(*command: object) -> None:

@@ -7,12 +7,13 @@ import fcntl
 import os
 import sqlite3
 import uuid
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 APPLICATION: Final = 0x6D6C6D6E  # "mlmn": says whose database it is
-FORMAT: Final = 7
+FORMAT: Final = 8
 OLDEST: Final = 3  # that is taken up
 
 _PAGE: Final = 16_384  # bytes; bodies are long, and each page costs a call of the system
@@ -31,8 +32,7 @@ CREATE INDEX outbox ON journal (seq) WHERE waits;
 CREATE TABLE checkpoint (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     seq INTEGER NOT NULL,
-    created_ns INTEGER NOT NULL,
-    body BLOB NOT NULL
+    created_ns INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE identity (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -42,6 +42,8 @@ CREATE TABLE identity (
 """
 # Of profiles that the checkpoint names, by the SHA-256 of what lz4 made smaller. Since format 6.
 _DOCUMENTS: Final = "CREATE TABLE IF NOT EXISTS document (digest TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT"
+# The checkpoint's, in parts, as a value has at most 1 GB. Since format 8; before, the checkpoint had a body.
+_STATE: Final = "CREATE TABLE state (part INTEGER PRIMARY KEY, crc INTEGER NOT NULL, body BLOB NOT NULL) STRICT"
 
 
 class JournalError(Exception):
@@ -150,6 +152,7 @@ def connect(path: Path, clock: Callable[[], int]) -> sqlite3.Connection:
                 database.execute(statement)
             database.execute("INSERT INTO identity VALUES (1, ?, ?)", (str(uuid.uuid4()), clock()))
             database.execute(_DOCUMENTS)
+            database.execute(_STATE)
             database.execute(f"PRAGMA application_id = {APPLICATION}")
             database.execute(f"PRAGMA user_version = {FORMAT}")
             database.execute("COMMIT")
@@ -165,9 +168,30 @@ def adopt(database: sqlite3.Connection) -> None:
     Raises:
         sqlite3.Error: it cannot be written.
     """
-    if database.execute("PRAGMA user_version").fetchone()[0] < FORMAT:
+    if database.execute("PRAGMA user_version").fetchone()[0] == FORMAT:
+        return
+    database.execute("BEGIN IMMEDIATE")
+    try:
         database.execute(_DOCUMENTS)
+        database.execute(_STATE)
+        write_state(database, [body for (body,) in database.execute("SELECT body FROM checkpoint")])
+        database.execute("ALTER TABLE checkpoint DROP COLUMN body")
         database.execute(f"PRAGMA user_version = {FORMAT}")
+        database.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+            database.execute("ROLLBACK")
+        raise
+
+
+def write_state(database: sqlite3.Connection, parts: Sequence[bytes]) -> None:
+    """The parts of a checkpoint's state; there are none yet.
+
+    Raises:
+        sqlite3.Error: it cannot be written.
+    """
+    rows = ((number, zlib.crc32(part), part) for number, part in enumerate(parts))
+    database.executemany("INSERT INTO state VALUES (?, ?, ?)", rows)
 
 
 def explain(path: Path, error: sqlite3.Error) -> str:

@@ -7,7 +7,7 @@ after a crash exact.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -25,18 +25,18 @@ from otel_mlmon_processor.upgrades import OLDEST, upgrade, upgrade_profiles
 from otel_mlmon_processor.views import Capture, build, capture
 from otel_mlmon_processor.windows import ModelKey, ModelView
 
-FORMAT: Final = 7  # of the dump
+FORMAT: Final = 8  # of the dump
 
 
 class Dump(NamedTuple):
     """A fold to go on from.
 
     Args:
-        body: what changes all the time.
+        parts: what changes all the time.
         documents: of the profiles in it, by digest: they hardly ever change, and are larger by far.
     """
 
-    body: bytes
+    parts: Sequence[bytes]
     documents: Mapping[str, bytes]
 
 
@@ -186,7 +186,7 @@ class Fold:
         """
         fold = cls(settings, parse)
         try:
-            version, *rest = unpack(dump.body)
+            version, *rest = unpack(*dump.parts)
         except PackError as error:
             raise FormatError(_say_unreadable(str(error))) from error
         if not OLDEST <= version <= FORMAT:

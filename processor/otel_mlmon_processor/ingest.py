@@ -242,7 +242,7 @@ class Ingest:
         limits = replace(self.settings.limits, points=sys.maxsize)  # what was acknowledged is taken
         try:
             fold = (
-                Fold.load(Dump(checkpoint.body, checkpoint.documents), settings, parse)
+                Fold.load(Dump(checkpoint.parts, checkpoint.documents), settings, parse)
                 if checkpoint
                 else Fold(settings, parse)
             )

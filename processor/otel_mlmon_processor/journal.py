@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 import lz4.block
 
-from otel_mlmon_processor.database import JournalError, adopt, connect, explain, lock, say_damaged
+from otel_mlmon_processor.database import JournalError, adopt, connect, explain, lock, say_damaged, write_state
 
 __all__ = ["Checkpoint", "DamagedEntryError", "Entry", "Journal", "JournalError", "Outbox", "Packed", "pack_body"]
 
@@ -55,11 +55,11 @@ class Entry(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """The folded state up to and with entry `seq`, and the documents in it by their SHA-256."""
+    """The folded state up to and with entry `seq`, in parts, and the documents in it by their SHA-256."""
 
     seq: int
     created_ns: int
-    body: bytes
+    parts: Sequence[bytes]
     documents: Mapping[str, bytes]
 
 
@@ -127,7 +127,7 @@ class Journal:
         self.bytes += sum(len(packed.body) for _, _, packed in requests)
         return first
 
-    def checkpoint(self, seq: int, created_ns: int, body: bytes, documents: Mapping[str, bytes]) -> None:
+    def checkpoint(self, seq: int, created_ns: int, parts: Sequence[bytes], documents: Mapping[str, bytes]) -> None:
         """Keep the state folded up to and with entry `seq`, and delete these entries, but for those that wait, in one
         transaction. Of the documents those are written that were not in the last.
 
@@ -140,7 +140,9 @@ class Journal:
             self._database.executemany("DELETE FROM document WHERE digest = ?", gone)
             new = ((digest, lz4.block.compress(documents[digest])) for digest in documents.keys() - held)
             self._database.executemany("INSERT INTO document VALUES (?, ?)", new)
-            self._database.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?)", (seq, created_ns, body))
+            self._database.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?)", (seq, created_ns))
+            self._database.execute("DELETE FROM state")
+            write_state(self._database, parts)
             self._database.execute("DELETE FROM journal WHERE seq <= ? AND NOT waits", (seq,))
         self._read_size()
 
@@ -186,7 +188,7 @@ class Journal:
             checkpoint = read_checkpoint(self._database)
         except sqlite3.Error as error:
             raise JournalError(explain(self.path, error)) from error
-        except DamagedDocumentError as error:
+        except DamagedCheckpointError as error:
             raise JournalError(say_damaged(self.path, str(error))) from error
         return checkpoint, self._entries(checkpoint.seq if checkpoint else 0)
 
@@ -293,22 +295,34 @@ class DamagedEntryError(JournalError):
         self.entry = entry
 
 
-class DamagedDocumentError(ValueError):
-    """A document is not what was written."""
+class DamagedCheckpointError(ValueError):
+    """The state or a document is not what was written."""
 
 
 def read_checkpoint(database: sqlite3.Connection) -> Checkpoint | None:
     """The newest checkpoint.
 
     Raises:
-        DamagedDocumentError: see there.
+        DamagedCheckpointError: see there.
         sqlite3.Error: the database cannot be read.
     """
-    row = database.execute("SELECT seq, created_ns, body FROM checkpoint").fetchone()
-    there = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'document'").fetchone()  # since format 6
-    held = database.execute("SELECT digest, body FROM document") if there else ()
-    documents = {digest: _read_document(digest, body) for digest, body in held}
-    return Checkpoint(row[0], row[1], row[2], documents) if row else None
+    tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    row = database.execute("SELECT seq, created_ns FROM checkpoint").fetchone()
+    if row is None:
+        return None
+    seq, created_ns = row
+    if "state" in tables:
+        parts = [_read_part(*held) for held in database.execute("SELECT crc, body FROM state ORDER BY part")]
+    else:  # before format 8
+        parts = [body for (body,) in database.execute("SELECT body FROM checkpoint")]
+    held = database.execute("SELECT digest, body FROM document") if "document" in tables else ()  # since format 6
+    return Checkpoint(seq, created_ns, parts, {digest: _read_document(digest, body) for digest, body in held})
+
+
+def _read_part(crc: int, body: bytes) -> bytes:
+    if zlib.crc32(body) != crc:
+        raise DamagedCheckpointError("the checkpoint is not what was written")
+    return body
 
 
 def _read_document(digest: str, body: bytes) -> bytes:
@@ -317,7 +331,7 @@ def _read_document(digest: str, body: bytes) -> bytes:
     except (lz4.block.LZ4BlockError, ValueError, MemoryError):  # of a size that it does not have
         document = b""
     if hashlib.sha256(document).hexdigest() != digest:
-        raise DamagedDocumentError(f"the profile {digest} is not what was written")
+        raise DamagedCheckpointError(f"the profile {digest} is not what was written")
     return document
 
 

@@ -1,11 +1,11 @@
-"""Trees of plain values, bytes and numpy arrays as bytes: JSON for the tree, the buffers behind it, lz4 over all."""
+"""Trees of plain values, bytes and numpy arrays as bytes: JSON for the tree, the buffers behind it, lz4 over parts."""
 
 from __future__ import annotations
 
 import json
 import struct
 import zlib
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import lz4.block
@@ -15,6 +15,7 @@ _MAGIC: Final = b"mlmonpk2"
 _UNPACK: Final[dict[bytes, Callable[[bytes], bytes]]] = {_MAGIC: lz4.block.decompress, b"mlmonpk1": zlib.decompress}
 _TYPES: Final = {"b": None, "q": np.dtype("<i8"), "d": np.dtype("<f8"), "i": np.dtype("<i4"), "I": np.dtype("<u4")}
 _CODES: Final = {dtype: code for code, dtype in _TYPES.items() if dtype is not None}
+_PART: Final = 16 << 20  # bytes of a part, or more, before it is made small
 _MARK: Final = "\x00"  # key of the object that stands for a buffer; plain objects have text keys without it
 
 
@@ -45,19 +46,20 @@ class Piece(NamedTuple):
     """A tree as text, with the buffers that it refers to in their order."""
 
     text: str
-    buffers: Sequence[bytes]
+    buffers: Sequence[bytes | memoryview]
 
 
 def encode(tree: Any) -> Piece:
-    """A tree of None, bool, int, float, str, bytes, one-dimensional arrays, lists and dicts with text keys; it may
-    change afterwards.
+    """A tree of None, bool, int, float, str, bytes, one-dimensional arrays, lists, and dicts with text keys. It may
+    change afterwards, but for its arrays, which are not copied.
     """
-    buffers: list[bytes] = []
+    buffers: list[bytes | memoryview] = []
 
     def replace(value: Any) -> Any:
         if isinstance(value, np.ndarray):
-            buffers.append(value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes())
-            return {_MARK: _CODES[value.dtype.newbyteorder("<")] + str(len(buffers[-1]))}
+            dtype = value.dtype.newbyteorder("<")
+            buffers.append(np.ascontiguousarray(value, dtype).view(np.uint8).data)
+            return {_MARK: _CODES[dtype] + str(len(buffers[-1]))}
         if isinstance(value, bytes):
             buffers.append(value)
             return {_MARK: f"b{len(value)}"}
@@ -73,46 +75,84 @@ def join(pieces: Iterable[Piece]) -> Piece:
     return Piece(f"[{','.join([piece.text for piece in kept])}]", [each for piece in kept for each in piece.buffers])
 
 
-def seal(piece: Piece) -> bytes:
-    """The bytes that `unpack` reads."""
-    text = piece.text.encode()
-    return _MAGIC + bytes(lz4.block.compress(b"".join([struct.pack("<Q", len(text)), text, *piece.buffers])))
+def seal(piece: Piece) -> list[bytes]:
+    """The parts that `unpack` reads: made small one by one, as all at once may be larger than the memory, and than what
+    lz4 and SQLite take.
+    """
+    return [_shrink(part) for part in _cut(piece)]
 
 
 def pack(tree: Any) -> bytes:
-    """The same at once."""
-    return seal(encode(tree))
+    """A tree that is not large, in one part."""
+    return _shrink(b"".join(_cut(encode(tree))))
 
 
-def unpack(data: bytes) -> Any:
+def _cut(piece: Piece) -> Iterator[bytes]:
+    held: list[memoryview] = []
+    size = 0
+    text = piece.text.encode()
+    for buffer in (struct.pack("<Q", len(text)), text, *piece.buffers):
+        for first in range(0, len(buffer), _PART):
+            held.append(memoryview(buffer)[first : first + _PART])
+            size += len(held[-1])
+            if size >= _PART:
+                yield b"".join(held)
+                held, size = [], 0
+    if held:
+        yield b"".join(held)
+
+
+def _shrink(part: bytes) -> bytes:
+    return _MAGIC + bytes(lz4.block.compress(part))
+
+
+def unpack(*parts: bytes) -> Any:
     """The tree again; tuples have become lists.
 
     Raises:
         PackError: see there.
     """
-    open_up = _UNPACK.get(data[: len(_MAGIC)])
-    if open_up is None:
-        raise PackError("not a packed tree of this version")
     try:
-        raw = memoryview(open_up(data[len(_MAGIC) :]))
-        (length,) = struct.unpack_from("<Q", raw)
-        position = 8 + length
+        packed = _Reader(parts)
+        (length,) = struct.unpack("<Q", packed.read(8))
 
         def restore(value: dict[str, Any]) -> Any:
-            nonlocal position
             mark = value.get(_MARK)
             if mark is None:
                 return value
-            size, dtype = int(mark[1:]), _TYPES[mark[0]]
-            buffer = raw[position : position + size]
-            position += size
-            if len(buffer) != size:
-                raise PackError("the packed tree is cut off")
-            return bytes(buffer) if dtype is None else np.frombuffer(buffer, dtype=dtype).copy()
+            buffer, dtype = packed.read(int(mark[1:])), _TYPES[mark[0]]
+            return buffer if dtype is None else np.frombuffer(buffer, dtype=dtype).copy()
 
-        return json.loads(bytes(raw[8 : 8 + length]), object_hook=restore)
+        return json.loads(packed.read(length), object_hook=restore)
     except (zlib.error, lz4.block.LZ4BlockError, struct.error, KeyError, ValueError) as error:
         raise PackError(f"the packed tree is damaged: {error}") from error
+
+
+class _Reader:
+    """What is in parts, from the first to the last; one of them is open at a time."""
+
+    def __init__(self, parts: Iterable[bytes]) -> None:
+        self._parts = iter(parts)
+        self._held = memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        found = bytearray()
+        while True:
+            taken = self._held[: size - len(found)]
+            self._held = self._held[len(taken) :]
+            if len(taken) == size:
+                return bytes(taken)
+            found += taken
+            if len(found) == size:
+                return bytes(found)
+            part = next(self._parts, None)
+            if part is None:
+                raise PackError("the packed tree is cut off")
+            open_up = _UNPACK.get(part[: len(_MAGIC)])
+            if open_up is None:
+                raise PackError("not a packed tree of this version")
+            self._held = memoryview(open_up(part[len(_MAGIC) :]))
 
 
 def flatten(tree: Any) -> Any:

@@ -21,7 +21,7 @@ from otel_mlmon_processor.alarm_store import FILE
 from otel_mlmon_processor.config import Config
 from otel_mlmon_processor.database import JournalError, examine, explain, open_private, sync
 from otel_mlmon_processor.fold import Dump, Fold, FoldCounters, FormatError
-from otel_mlmon_processor.journal import DamagedDocumentError, Journal, read_checkpoint
+from otel_mlmon_processor.journal import DamagedCheckpointError, Journal, read_checkpoint
 
 NAME: Final = "mlmon.db"
 
@@ -122,7 +122,7 @@ def check(path: Path) -> Health:
             problems += [problem for problem in found if problem != "ok"]
             checkpoint, fold = _read_checkpoint(database, problems)
             journal = _read_journal(database, checkpoint[0] if checkpoint else 0, problems)
-        except (sqlite3.DatabaseError, DamagedDocumentError) as error:  # not all of it can be read
+        except (sqlite3.DatabaseError, DamagedCheckpointError) as error:  # not all of it can be read
             problems.append(str(error))
             checkpoint, fold, journal = None, None, _Journal()
     log = path.with_name(f"{NAME}-wal")
@@ -136,10 +136,10 @@ def _read_checkpoint(
     checkpoint = read_checkpoint(database)
     if checkpoint is None:
         return None, None
-    seq, created, body, documents = checkpoint
-    size = len(body) + sum(map(len, documents.values()))
+    seq, created, parts, documents = checkpoint
+    size = sum(map(len, parts)) + sum(map(len, documents.values()))
     try:
-        fold = Fold.load(Dump(body, documents))
+        fold = Fold.load(Dump(parts, documents))
     except FormatError as error:
         problems.append(str(error))
         return (seq, created, size), None

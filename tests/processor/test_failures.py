@@ -10,6 +10,7 @@ import resource
 import shutil
 import sqlite3
 import subprocess
+import zlib
 from pathlib import Path
 
 import grpc
@@ -261,14 +262,16 @@ def test_a_damaged_file_is_left_as_it_is(refuse, filled, otlp):
     ("statement", "says"),
     [
         ("UPDATE journal SET body = CAST(x'00' || substr(body, 2) AS BLOB) WHERE seq = 4", "damaged (entry 4 is not"),
-        ("UPDATE checkpoint SET body = x'00'", "the checkpoint cannot be read ("),
+        ("UPDATE state SET body = x'00'", "damaged (the checkpoint is not what was written)"),
+        (f"UPDATE state SET body = x'00', crc = {zlib.crc32(bytes(1))}", "the checkpoint cannot be read ("),
+        ("DELETE FROM state", "the checkpoint cannot be read ("),
         (
             "PRAGMA user_version = 99",
-            "written by a newer version (format 99; this one reads up to 7): run that version",
+            "written by a newer version (format 99; this one reads up to 8): run that version",
         ),
         (
             "PRAGMA user_version = 1",
-            "written by an older version (format 1; this one reads 3 to 7): move the directory away",
+            "written by an older version (format 1; this one reads 3 to 8): move the directory away",
         ),
         ("PRAGMA application_id = 1", "this is a database of something else; name another directory"),
     ],

@@ -35,7 +35,7 @@ def test_check_says_what_is_in_it_and_changes_nothing(store, filled, otlp):
     before = {file.name: file.read_bytes() for file in filled.iterdir() if not file.name.endswith("-shm")}
     status, out, err = store("check", filled)
     assert (status, err) == (0, "")
-    assert out.startswith(f"{filled}/mlmon.db: sound\nformat      7\nsize ")
+    assert out.startswith(f"{filled}/mlmon.db: sound\nformat      8\nsize ")
     assert re.search(r"^checkpoint  up to entry 3, 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC, [\d.]+ k?B$", out, re.MULTILINE)
     assert "models 1, producers 1, streams 1\n" in out
     assert "points 3, duplicates 0, late 0\n" in out
@@ -180,7 +180,10 @@ DAMAGES = {
         "UPDATE journal SET body = CAST(x'00' || substr(body, 2) AS BLOB) WHERE seq = 5",
         "entry 5 of the journal",
     ),
-    "the checkpoint": ("UPDATE checkpoint SET body = substr(body, 1, 40)", "the checkpoint cannot be read"),
+    "the checkpoint": (
+        "UPDATE state SET body = CAST(substr(body, 1, 40) || x'00' || substr(body, 42) AS BLOB)",
+        "the checkpoint is not what was written",
+    ),
 }
 
 

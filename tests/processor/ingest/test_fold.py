@@ -532,7 +532,7 @@ def test_a_real_profile_travels(otlp):
 @pytest.mark.parametrize("data", [b"", b"nothing", pack([99, [0, 0], [], []])])
 def test_a_dump_that_cannot_be_read_is_a_clear_error(data):
     with pytest.raises(FormatError, match=r"checkpoint (cannot be read|has format 99)"):
-        Fold.load(Dump(data, {}))
+        Fold.load(Dump([data], {}))
 
 
 # ------------------------------------------------------------------ a dump that is made while the fold goes on

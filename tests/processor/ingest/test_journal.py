@@ -45,11 +45,11 @@ def test_entries_come_back_in_order_and_numbers_are_never_used_twice(tmp_path):
         ("logs", 10, b"\x00two"),
         ("metrics", 11, b""),
     ]
-    journal.checkpoint(found[-1].seq, 12, b"state", {})
+    journal.checkpoint(found[-1].seq, 12, [b"state"], {})
     journal.close()
     journal = Journal(tmp_path)
     checkpoint, found = entries(journal)
-    assert (checkpoint.created_ns, checkpoint.body, found) == (12, b"state", [])
+    assert (checkpoint.created_ns, checkpoint.parts, found) == (12, [b"state"], [])
     (entry,) = append(journal, [("metrics", 13, b"x")])
     assert entry.seq > checkpoint.seq
     journal.close()
@@ -63,7 +63,7 @@ def test_a_checkpoint_writes_the_state_and_overwrites_nothing_that_it_deletes(tm
     log = tmp_path / "mlmon.db-wal"
     before = log.stat().st_size
     assert before > 12 << 20
-    journal.checkpoint(entry.seq, 1, b"state", {})
+    journal.checkpoint(entry.seq, 1, [b"state"], {})
     assert log.stat().st_size < before + (1 << 20)
     journal.close()
 
@@ -73,12 +73,12 @@ def test_a_checkpoint_writes_the_documents_that_are_new_and_no_others(tmp_path):
     documents = {hashlib.sha256(body).hexdigest(): body for body in (os.urandom(1 << 20) for _ in range(4))}
     first, *_, last = documents
     journal, log = Journal(tmp_path), tmp_path / "mlmon.db-wal"
-    journal.checkpoint(0, 1, b"state", {digest: documents[digest] for digest in documents if digest != last})
+    journal.checkpoint(0, 1, [b"state"], {digest: documents[digest] for digest in documents if digest != last})
     before = log.stat().st_size
-    journal.checkpoint(0, 2, b"state", {digest: documents[digest] for digest in documents if digest != first})
+    journal.checkpoint(0, 2, [b"state"], {digest: documents[digest] for digest in documents if digest != first})
     assert 1 << 20 < log.stat().st_size - before < 2 << 20
     before = log.stat().st_size
-    journal.checkpoint(0, 3, b"state", dict(list(documents.items())[1:]))
+    journal.checkpoint(0, 3, [b"state"], dict(list(documents.items())[1:]))
     assert log.stat().st_size - before < 1 << 18
     journal.close()
     journal = Journal(tmp_path)
@@ -97,7 +97,7 @@ def test_what_is_recovered_is_what_was_written_after_the_checkpoint(tmp_path_fac
             written += append(journal, [("metrics", 1, body) for body in step])
         elif len(written) > step:  # a checkpoint that leaves the last `step` entries
             state = max(state, written[len(written) - step - 1].seq)
-            journal.checkpoint(state, 1, b"state", {})
+            journal.checkpoint(state, 1, [b"state"], {})
         assert journal.entries == sum(entry.seq > state for entry in written)
         assert journal.bytes == sum(len(entry.body) for entry in written if entry.seq > state)
         if not isinstance(step, list):

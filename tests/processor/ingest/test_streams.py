@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from otel_mlmon_processor import pack as packing
 from otel_mlmon_processor.pack import PackError, pack, unpack
 from otel_mlmon_processor.streams import DUPLICATE, NEW, TOO_OLD, Intervals, Spans
 
@@ -73,3 +76,32 @@ def test_packed_trees_come_back_and_damage_is_told():
     for damaged in (b"", b"mlmonpk1", b"other" + pack(tree), pack(tree)[:-9]):
         with pytest.raises(PackError):
             unpack(damaged)
+
+
+@given(st.lists(st.integers(0, 300), max_size=12), st.integers(40, 4000))
+def test_packed_trees_come_back_from_parts_of_any_size(sizes, part):
+    tree = [[np.arange(size), bytes(size % 251), "text"] for size in sizes]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "_PART", part)
+        parts = packing.seal(packing.encode(tree))
+    assert len(parts) > sum(sizes) * 8 // (2 * part)
+    for mine, (array, data, text) in zip(tree, unpack(*parts), strict=True):
+        assert (array.tolist(), data, text) == (mine[0].tolist(), *mine[1:])
+    for kept in {0, len(parts) // 2, len(parts) - 1}:
+        with pytest.raises(PackError):
+            unpack(*parts[:kept])
+
+
+def test_packing_takes_no_memory_for_what_is_packed():
+    """All at once it took thrice what is held, for the time of a checkpoint."""
+    size = 3 << 20
+    tree = [np.arange(size) for _ in range(8)]
+    tracemalloc.start()
+    try:
+        parts = packing.seal(packing.encode(tree))
+        now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(parts) > 4
+    assert now < 1.1 * sum(map(len, parts))
+    assert peak - now < size * 8 * 4
