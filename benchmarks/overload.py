@@ -34,8 +34,8 @@ BUSY, TIMES = 16, 10
 QUIET = 2.0  # requests a second of a client that sends one at a time: more would wait for one another
 POINTS = 10 * FEATURES  # of a request, as a collector's batch of ten replicas
 MEMORY = 256 << 20  # `limits.memory`
-# Bytes that it may hold by docs/operations.md: what it is made of, what is known of messages, the counts and a quarter to
-# tell replicas apart, of which there may be three copies, and `limits.bytes` as they came, read, and packed.
+# Bytes that it may hold by docs/operations.md: what it is made of, what is known of messages, the counts, a quarter to
+# tell replicas apart and three copies of that, and `limits.bytes` as they came, read, and packed.
 MOST = (170 + 60) * 10**6 + MEMORY + 4 * (MEMORY // 4) + 3 * (64 << 20)
 SOON = 100.0  # ms: an acknowledgement that comes so soon is one of a processor that is not overloaded
 
