@@ -124,6 +124,8 @@ def unpack(*parts: bytes) -> Any:
             return buffer if dtype is None else np.frombuffer(buffer, dtype=dtype).copy()
 
         return json.loads(packed.read(length), object_hook=restore)
+    except PackError:
+        raise
     except (zlib.error, lz4.block.LZ4BlockError, struct.error, KeyError, ValueError) as error:
         raise PackError(f"the packed tree is damaged: {error}") from error
 
