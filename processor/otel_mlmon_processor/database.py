@@ -163,33 +163,28 @@ def connect(path: Path, clock: Callable[[], int]) -> sqlite3.Connection:
 
 
 def adopt(database: sqlite3.Connection) -> None:
-    """Make a database that an older version wrote one of this version, which no older one can read from now on.
+    """Make a database that an older version wrote one of this version, which no older one can read from now on; within
+    a transaction of the caller's.
 
     Raises:
         sqlite3.Error: it cannot be written.
     """
     if database.execute("PRAGMA user_version").fetchone()[0] == FORMAT:
         return
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        database.execute(_DOCUMENTS)
-        database.execute(_STATE)
-        write_state(database, [body for (body,) in database.execute("SELECT body FROM checkpoint")])
-        database.execute("ALTER TABLE checkpoint DROP COLUMN body")
-        database.execute(f"PRAGMA user_version = {FORMAT}")
-        database.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
-            database.execute("ROLLBACK")
-        raise
+    database.execute(_DOCUMENTS)
+    database.execute(_STATE)
+    write_state(database, [body for (body,) in database.execute("SELECT body FROM checkpoint")])
+    database.execute("ALTER TABLE checkpoint DROP COLUMN body")
+    database.execute(f"PRAGMA user_version = {FORMAT}")
 
 
 def write_state(database: sqlite3.Connection, parts: Sequence[bytes]) -> None:
-    """The parts of a checkpoint's state; there are none yet.
+    """The parts of a checkpoint's state, in place of those that are there.
 
     Raises:
         sqlite3.Error: it cannot be written.
     """
+    database.execute("DELETE FROM state")
     rows = ((number, zlib.crc32(part), part) for number, part in enumerate(parts))
     database.executemany("INSERT INTO state VALUES (?, ?, ?)", rows)
 

@@ -141,7 +141,6 @@ class Journal:
             new = ((digest, lz4.block.compress(documents[digest])) for digest in documents.keys() - held)
             self._database.executemany("INSERT INTO document VALUES (?, ?)", new)
             self._database.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?)", (seq, created_ns))
-            self._database.execute("DELETE FROM state")
             write_state(self._database, parts)
             self._database.execute("DELETE FROM journal WHERE seq <= ? AND NOT waits", (seq,))
         self._read_size()
@@ -199,10 +198,8 @@ class Journal:
         Raises:
             JournalError: it cannot be written.
         """
-        try:
+        with self._transaction():
             adopt(self._database)
-        except sqlite3.Error as error:
-            raise JournalError(explain(self.path, error)) from error
 
     def compact(self) -> None:
         """Give back to the system what is free in the file and its log. Needs as much space again while it runs.

@@ -139,22 +139,25 @@ class _Reader:
 
     def read(self, size: int) -> bytes:
         """The next bytes."""
-        found = bytearray()
-        while True:
-            taken = self._held[: size - len(found)]
-            self._held = self._held[len(taken) :]
-            if len(taken) == size:
-                return bytes(taken)
-            found += taken
-            if len(found) == size:
-                return bytes(found)
-            part = next(self._parts, None)
-            if part is None:
-                raise PackError("the packed tree is cut off")
-            open_up = _UNPACK.get(part[: len(_MAGIC)])
-            if open_up is None:
-                raise PackError("not a packed tree of this version")
-            self._held = memoryview(open_up(part[len(_MAGIC) :]))
+        if size < 0:
+            raise ValueError("a size below zero")
+        found: list[memoryview] = []
+        while size > len(self._held):
+            found.append(self._held)
+            size -= len(self._held)
+            self._held = self._open_next()
+        found.append(self._held[:size])
+        self._held = self._held[size:]
+        return b"".join(found)
+
+    def _open_next(self) -> memoryview:
+        part = next(self._parts, None)
+        if part is None:
+            raise PackError("the packed tree is cut off")
+        open_up = _UNPACK.get(part[: len(_MAGIC)])
+        if open_up is None:
+            raise PackError("not a packed tree of this version")
+        return memoryview(open_up(part[len(_MAGIC) :]))
 
 
 def flatten(tree: Any) -> Any:
