@@ -416,9 +416,13 @@ def measure_windows(scale: Scale) -> Figures:
 
 
 def run_long(requests: int) -> list[Figures]:
-    """Figures of each tenth of many requests to one processor."""
+    """Figures of each tenth of many requests to one processor.
+
+    What tells replicas apart is kept for the sliding window: of four minutes, as with an hour memory would still grow
+    when the run is over.
+    """
     found = []
-    with work_in() as folder, running(Processor(folder)) as server:
+    with work_in() as folder, running(Processor(folder, display=240.0)) as server:
         send_profiles(server.target, 1)
         loads = make_loads(FEATURES, 1000)
         with sending(server, loads) as clients:

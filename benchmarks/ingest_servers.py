@@ -32,6 +32,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 OWN = prometheus_name(semconv.METRIC_MLMON_PROCESSOR_RECEIVED).removesuffix("received")
 SETTINGS = """
 evaluate: {{interval: {evaluate}s}}
+window: {{display: {display}s}}
 checkpoint: {{age: {age}s, size: {size}}}
 limits: {{memory: {memory}}}
 """
@@ -144,10 +145,17 @@ class Processor(Server):
     """`otel-mlmon processor` over a folder."""
 
     def __init__(
-        self, folder: Path, *, evaluate: float = 10.0, age: float = 60.0, size: int = 64 << 20, memory: int = 4 << 30
+        self,
+        folder: Path,
+        *,
+        evaluate: float = 10.0,
+        display: float = 3600.0,
+        age: float = 60.0,
+        size: int = 64 << 20,
+        memory: int = 4 << 30,
     ) -> None:
         config = folder / "mlmon.yaml"
-        config.write_text(SETTINGS.format(evaluate=evaluate, age=age, size=size, memory=memory))
+        config.write_text(SETTINGS.format(evaluate=evaluate, display=display, age=age, size=size, memory=memory))
         self.data, self.target, http = folder / "data", *(f"127.0.0.1:{free_port()}" for _ in range(2))
         self._metrics = f"http://{http}/metrics"
         command = [Path(sys.executable).with_name("otel-mlmon"), "processor", "--config", config, "--data", self.data]
