@@ -70,7 +70,7 @@ class Board:
         finally:
             self.add(stage, -1)
 
-    def watch(self, owner: type, name: str, stage: str) -> None:
+    def watch(self, owner: object, name: str, stage: str) -> None:
         """Note when a method runs."""
         method = getattr(owner, name)
 
@@ -84,7 +84,7 @@ class Board:
 
 def instrument(board: Board) -> None:
     from otel_mlmon_processor import app, fold, forward, ingest, journal, receiver
-    from otel_mlmon_processor.exporters import otlp, prometheus
+    from otel_mlmon_processor.exporters import otlp
 
     class Connection(sqlite3.Connection):
         def execute(self, sql: str, *parameters):
@@ -92,9 +92,8 @@ def instrument(board: Board) -> None:
                 return super().execute(sql, *parameters)
 
     journal.sqlite3.connect = functools.partial(sqlite3.connect, factory=Connection)
-    collector = prometheus.SnapshotCollector
-    collect = collector.collect
-    collector.collect = lambda self: list(collect(self))
+    expose = app.expose
+    app.expose = lambda families: (part for part in list(expose(families)))
     start = receiver.Receiver.start
 
     def listen(self) -> None:
@@ -109,7 +108,7 @@ def instrument(board: Board) -> None:
         (fold.Fold, "apply", "fold"),
         (ingest.Ingest, "_make", "checkpoint"),
         (app.Processor, "_evaluate", "evaluate"),
-        (collector, "collect", "expose"),
+        (app, "expose", "expose"),
         (otlp.OtlpExporter, "_send", "export"),
         (forward.Forwarder, "_send", "forward"),
         (app.Processor, "stop", "shutdown"),

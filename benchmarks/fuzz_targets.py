@@ -26,7 +26,6 @@ from otel_mlmon_processor.http import make_application
 from otel_mlmon_processor.ingest import Ingest
 from otel_mlmon_processor.otlp_http import make_otlp_application
 from otel_mlmon_processor.security import Tokens
-from prometheus_client import CollectorRegistry
 
 import otel_mlmon.profile.codec  # noqa: F401 -- which else would be imported when called, too late to be looked into
 from otel_mlmon import Profile, semconv
@@ -106,7 +105,7 @@ def applications() -> tuple[Any, Any, Any]:
     tokens.write_text("secret\n")
     return (
         make_otlp_application(ingest, message_bytes=100_000),
-        make_application(CollectorRegistry(), lambda: True),
+        make_application(lambda: (line for line in ("nothing 0\n",)), lambda: True),
         make_otlp_application(ingest, message_bytes=100_000, tokens=Tokens(tokens)),
     )
 

@@ -12,10 +12,8 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, Final
-
-from prometheus_client import CollectorRegistry
 
 from otel_mlmon import semconv
 from otel_mlmon_processor.alarms import AlarmSettings
@@ -25,7 +23,7 @@ from otel_mlmon_processor.evaluate import evaluate_model
 from otel_mlmon_processor.exporters.events import count_unclaimed
 from otel_mlmon_processor.exporters.families import Family, list_families
 from otel_mlmon_processor.exporters.otlp import OtlpExporter
-from otel_mlmon_processor.exporters.prometheus import SnapshotCollector
+from otel_mlmon_processor.exporters.prometheus import expose
 from otel_mlmon_processor.fold import FoldCounters
 from otel_mlmon_processor.fold_settings import PROFILE_BYTES, Caps, FoldSettings
 from otel_mlmon_processor.forward import Forwarder, count_abandoned
@@ -84,11 +82,9 @@ class Processor:
         self._stop = threading.Event()
         self._said: dict[ModelKey, tuple[str, ...]] = {}
         self._watch: Watch | None = None
-        registry = CollectorRegistry()
-        registry.register(SnapshotCollector(lambda: self._list_families(time.time())))
         self._tls = Tls(**dict(config.tls)) if config.tls is not None else None
         self._tokens = Tokens(config.tokens) if config.tokens is not None else None
-        pages = make_application(registry, lambda: self._receiver is not None, self._refuse)
+        pages = make_application(self._expose, lambda: self._receiver is not None, self._refuse)
         self._http = HttpServer(pages, config.http, self._make_context(required=False), self._count_closed)
         self._evaluator = threading.Thread(target=self._evaluate_always, name="mlmon-evaluate", daemon=True)
 
@@ -238,6 +234,9 @@ class Processor:
 
     def _counters(self) -> IngestCounters:
         return self._ingest.counters() if self._ingest is not None else _NOTHING
+
+    def _expose(self) -> Generator[str]:
+        return expose(self._list_families(time.time()))
 
     def _list_families(self, now: float) -> Iterator[Family]:
         sending = [exporter.counters() for exporter in self._exporters]

@@ -7,24 +7,26 @@ import ipaddress
 import logging
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import h11
 import uvicorn
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from otel_mlmon_processor.exporters.prometheus import CONTENT_TYPE
 from otel_mlmon_processor.security import CHALLENGE
 
 PATIENCE = 30.0  # s for a request to come whole, and for its answer to be taken
@@ -34,18 +36,19 @@ _REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
     b"retry-after: 1\r\nconnection: close\r\n\r\n%s" % (len(_FULL), _FULL)
 )
+_AT_ONCE = struct.pack("ii", 1, 0)  # struct linger
 CERTIFIED = "certified"  # in the state of a request: whether the client has shown a certificate
 
 
 def make_application(
-    registry: CollectorRegistry,
+    expose: Callable[[], Generator[str]],
     is_ready: Callable[[], bool],
     refuse: Callable[[str | None, bool], str | None] = lambda _header, _certified: None,
 ) -> Starlette:
     """The pages; all but /metrics are open to all.
 
     Args:
-        registry: what /metrics shows.
+        expose: what /metrics shows, in blocks, each made when the one before has been taken.
         is_ready: whether what was acknowledged before has been recovered and the receiver listens.
         refuse: why /metrics is refused, given the Authorization header and whether there was a certificate.
     """
@@ -54,8 +57,7 @@ def make_application(
         reason = refuse(request.headers.get("authorization"), getattr(request.state, CERTIFIED, False))
         if reason is not None:
             return PlainTextResponse(f"{reason}\n", status_code=401, headers={"www-authenticate": CHALLENGE})
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), headers={"content-type": content_type})
+        return _Blocks(expose())
 
     async def show_index(_: Request) -> Response:
         return PlainTextResponse("otel-mlmon processor: /metrics, /healthz, /readyz; as tables: otel-mlmon status\n")
@@ -75,6 +77,21 @@ def make_application(
             Route("/readyz", show_readiness, methods=["GET"]),
         ]
     )
+
+
+class _Blocks(StreamingResponse):
+    """Text that is made as it is taken; what makes it is closed when the client goes, not when garbage is collected."""
+
+    def __init__(self, blocks: Generator[str]) -> None:
+        self._blocks = blocks
+        first = next(blocks, "")  # before the status is sent
+        super().__init__(chain([first], blocks), headers={"content-type": CONTENT_TYPE})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._blocks.close()
 
 
 def make_starlette(routes: Sequence[Route]) -> Starlette:
@@ -161,7 +178,12 @@ class _Connection(H11Protocol):
             self.transport.write(answer)
             self.transport.close()
         else:
-            self.transport.abort()
+            self._abort()
+
+    def _abort(self) -> None:
+        """End it, with all that waits for the client: the system would keep megabytes of it for minutes."""
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        self.transport.abort()
 
     def is_idle(self) -> bool:
         """Whether it has had its answer and asks for nothing."""
@@ -173,9 +195,9 @@ class _Connection(H11Protocol):
 
     def _await_request(self) -> None:
         if self.is_whole():
-            self._wait(self.transport.abort)
+            self._wait(self._abort)
         else:
-            self.transport.abort()
+            self._abort()
 
 
 def _find_place(host: str) -> str:

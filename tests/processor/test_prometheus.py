@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import tracemalloc
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,16 +19,14 @@ from otel_mlmon_processor.core.alarm import Alarm, AlarmState, Suspect
 from otel_mlmon_processor.evaluate import evaluate_model
 from otel_mlmon_processor.exporters.families import list_families
 from otel_mlmon_processor.exporters.otlp import encode
-from otel_mlmon_processor.exporters.prometheus import SnapshotCollector
+from otel_mlmon_processor.exporters.prometheus import expose as expose_families
 from otel_mlmon_processor.fold import FoldCounters
 from otel_mlmon_processor.ingest import Ingest, IngestCounters
 from otel_mlmon_processor.sending import SendingCounters
 from otel_mlmon_processor.snapshot import Snapshot
 from otel_mlmon_processor.windows import ModelKey, OperationHistogram
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from otel_mlmon.numerics.binning import OTHER, UNSEEN
 from otel_mlmon.operations import ROWS, SECONDS
@@ -47,8 +47,6 @@ NOW = 1_735_690_000.0  # 1 January 2025, 00:06:40 UTC
 SENDING = SendingCounters(
     "forward", "http://h:4317", {"logs": 5}, {"logs": 2}, {("logs", "timeout"): 3}, {("logs", "age"): 4}, 6, NOW - 7
 )
-ACCEPT = {"text": "", "openmetrics": "application/openmetrics-text; version=1.0.0"}
-PARSE = {"text": parse_text, "openmetrics": parse_openmetrics}
 HOSTILE = 'a"b\\c\\n\nevil_metric{x="y"} 1\n# HELP evil_metric evil\n# EOF\n größe\t風, }'
 
 
@@ -81,17 +79,14 @@ def counters(**changes) -> IngestCounters:
     return dataclasses.replace(held, **changes)
 
 
-def expose(models, form="text", *, seconds=0.25, held=None, **options) -> str:
-    registry = CollectorRegistry()
+def expose(models, *, seconds=0.25, held=None, **options) -> str:
     snapshot = Snapshot(tuple(models), seconds, 1, NOW - 5)
     sending = [SENDING] if held is None else []
-    registry.register(SnapshotCollector(lambda: list_families(snapshot, held or counters(), sending, NOW, **options)))
-    encode, _ = choose_encoder(ACCEPT[form])
-    return encode(registry).decode()
+    return "".join(expose_families(list_families(snapshot, held or counters(), sending, NOW, **options)))
 
 
-def read(models, form="text", **options):
-    return {family.name: family for family in PARSE[form](expose(models, form, **options))}
+def read(models, **options):
+    return {family.name: family for family in text_string_to_metric_families(expose(models, **options))}
 
 
 def samples_of(families):
@@ -170,38 +165,30 @@ def alarms_of(state) -> AlarmState:
 # ---------------------------------------------------------------- names
 
 
-@pytest.mark.parametrize("form", ACCEPT)
-def test_every_family_is_one_of_the_registry_with_its_type_help_and_unit(model, form):
-    families = read([model], form)
+def test_every_family_is_one_of_the_registry_with_its_type_and_help(model):
+    families = read([model])
     kinds = {"counter": "counter", "gauge": "gauge", "updowncounter": "gauge", "histogram": "histogram"}
     for name, family in families.items():
         group = METRICS[NAMES[name]]
         assert (family.type, family.documentation) == (kinds[group["instrument"]], group["brief"])
-        if form == "openmetrics":
-            assert family.unit == {"s": "seconds"}.get(group["unit"], "")
         suffixes = {"counter": {"_total"}, "gauge": {""}, "histogram": {"_bucket", "_sum", "_count"}}[family.type]
         assert {sample.name.removeprefix(name) for sample in family.samples} == suffixes
 
 
 def test_comments_are_written_for_every_family(model):
     """The parsers forgive a comment that is absent; Prometheus's metadata is empty without it."""
-    for form in ACCEPT:
-        text = expose([model], form)
-        names = {family.name for family in PARSE[form](text)}
-        said = {kind: set(re.findall(rf"^# {kind} (\S+) ", text, re.MULTILINE)) for kind in ("HELP", "TYPE", "UNIT")}
-        total = {f"{name}_total" for name in names}
-        assert {name.removesuffix("_total") for name in said["HELP"]} == names
-        assert said["HELP"] == said["TYPE"] <= names | total
-        if form == "openmetrics":
-            assert said["UNIT"] == {name for name in names if name.endswith("_seconds")}
-            assert text.endswith("# EOF\n")
+    text = expose([model])
+    names = {family.name for family in text_string_to_metric_families(text)}
+    helps, types = (re.findall(rf"^# {kind} (\S+) ", text, re.MULTILINE) for kind in ("HELP", "TYPE"))
+    assert helps == types
+    assert len(helps) == len(names)
+    assert {name.removesuffix("_total") for name in helps} == names
 
 
 def test_nothing_is_a_ratio_and_only_counters_are_totals(model):
-    for form in ACCEPT:
-        for sample in samples_of(read([model], form)):
-            assert not sample.name.endswith("_ratio")
-            assert "_total" not in sample.name.removesuffix("_total")
+    for sample in samples_of(read([model])):
+        assert not sample.name.endswith("_ratio")
+        assert "_total" not in sample.name.removesuffix("_total")
 
 
 def test_all_that_the_conventions_give_the_processor_is_exposed_or_comes_later(model, views):
@@ -213,10 +200,9 @@ def test_all_that_the_conventions_give_the_processor_is_exposed_or_comes_later(m
     assert set(INSTEAD.values()) <= exposed
 
 
-@pytest.mark.parametrize("form", ACCEPT)
-def test_labels_are_the_attributes_of_the_registry_and_the_service(model, form):
+def test_labels_are_the_attributes_of_the_registry_and_the_service(model):
     service = {"service_namespace", "service_name", "deployment_environment_name"}
-    for name, family in read([model], form).items():
+    for name, family in read([model]).items():
         group = METRICS[NAMES[name]]
         allowed = {attribute["ref"].replace(".", "_") for attribute in group["attributes"]}
         if "ml_model_name" in allowed:
@@ -244,9 +230,8 @@ def value_of(families, name, **labels):
     return found[0]
 
 
-@pytest.mark.parametrize("form", ACCEPT)
-def test_values_are_those_that_were_counted_and_measured(model, form):
-    families = read([model], form)
+def test_values_are_those_that_were_counted_and_measured(model):
+    families = read([model])
     state = model.variables[next(key for key in model.variables if key.name == "x1")]
     for measure, value in state.measures.items():
         shown = value_of(families, "ml_feature_drift", ml_feature_name="x1", ml_drift_measure=measure)
@@ -270,9 +255,8 @@ def test_values_are_those_that_were_counted_and_measured(model, form):
     assert [(float(s.labels["ml_cell_upper_bound"]), s.value) for s in bounds] == list(state.distribution)
 
 
-@pytest.mark.parametrize("form", ACCEPT)
-def test_histograms_are_cumulative_and_end_with_their_count(model, form):
-    families = read([model], form)
+def test_histograms_are_cumulative_and_end_with_their_count(model):
+    families = read([model])
     for metric, name in (
         ("ml.inference.duration", "ml_inference_duration_seconds"),
         ("ml.inference.batch.size", "ml_inference_batch_size"),
@@ -283,6 +267,19 @@ def test_histograms_are_cumulative_and_end_with_their_count(model, form):
         assert [s.value for s in buckets] == np.cumsum(held.cells).tolist()
         assert value_of(families, f"{name}_count", ml_operation_name="predict") == held.cells.sum()
         assert value_of(families, f"{name}_sum", ml_operation_name="predict") == 12.5
+
+
+def test_the_text_is_what_the_python_client_of_prometheus_writes(model):
+    """It sorts labels, and writes numbers another way."""
+    text = expose([model])
+    families = list(text_string_to_metric_families(text))
+    theirs = generate_latest(SimpleNamespace(collect=lambda: families)).decode()
+
+    def normalize(page: str) -> list[str]:
+        lines = [re.sub(r"\{(.*)\}", lambda m: str(sorted(m[1].split(","))), line) for line in page.splitlines()]
+        return [re.sub(r" (\S+)$", lambda m: f" {float(m[1])}", line) if line[0] != "#" else line for line in lines]
+
+    assert normalize(text) == normalize(theirs)
 
 
 def test_the_health_of_the_processor_needs_no_model():
@@ -314,24 +311,23 @@ def test_what_is_not_known_is_absent_and_never_nan(views):
         evaluate(views.view(None, {}, key=ModelKey("", "none", "", "new", ""), **unknown), None),
         evaluate(views.view(constant, {"x": np.full(9, np.nan)}, key=ModelKey("", "nan", "", "m", "1")), constant),
     ]
-    for form in ACCEPT:
-        families = read(states, form)
-        assert all(math.isfinite(sample.value) for sample in samples_of(families))
-        named = {name: {s.labels["service_name"] for s in family.samples} for name, family in families.items()
-                 if name.startswith("ml_")}  # fmt: skip
-        assert named["ml_model_replicas"] == {"svc", "none", "nan"}
-        assert named["ml_window_end_seconds"] == {"svc", "nan"}
-        assert named["ml_reference_rows"] == {"svc", "nan"}
-        assert "ml_model_age_seconds" not in named  # nobody said when it was trained
-        assert "ml_reference_age_seconds" not in named  # what was said is no time
-        # Too few of y to say, and an alarm for x: its mean has moved by no finite number of deviations.
-        alarms = {s.labels["ml_feature_name"]: s.value for s in families["ml_drift_alarm"].samples
-                  if s.labels["service_name"] == "svc"}  # fmt: skip
-        assert alarms == {"x": 1}
-        measures = {s.labels["ml_drift_measure"] for s in families["ml_feature_drift"].samples
-                    if s.labels["ml_feature_name"] == "x"}  # fmt: skip
-        assert not measures & {"wasserstein", "mean_shift"}
-        assert "psi" in measures
+    families = read(states)
+    assert all(math.isfinite(sample.value) for sample in samples_of(families))
+    named = {name: {s.labels["service_name"] for s in family.samples} for name, family in families.items()
+             if name.startswith("ml_")}  # fmt: skip
+    assert named["ml_model_replicas"] == {"svc", "none", "nan"}
+    assert named["ml_window_end_seconds"] == {"svc", "nan"}
+    assert named["ml_reference_rows"] == {"svc", "nan"}
+    assert "ml_model_age_seconds" not in named  # nobody said when it was trained
+    assert "ml_reference_age_seconds" not in named  # what was said is no time
+    # Too few of y to say, and an alarm for x: its mean has moved by no finite number of deviations.
+    alarms = {s.labels["ml_feature_name"]: s.value for s in families["ml_drift_alarm"].samples
+              if s.labels["service_name"] == "svc"}  # fmt: skip
+    assert alarms == {"x": 1}
+    measures = {s.labels["ml_drift_measure"] for s in families["ml_feature_drift"].samples
+                if s.labels["ml_feature_name"] == "x"}  # fmt: skip
+    assert not measures & {"wasserstein", "mean_shift"}
+    assert "psi" in measures
 
 
 # ---------------------------------------------------------------- how many
@@ -406,6 +402,23 @@ def test_the_number_of_replicas_changes_no_number_of_series(views):
     assert few == many
 
 
+def test_a_page_of_many_models_is_never_in_memory(model):
+    states = [
+        dataclasses.replace(model, view=dataclasses.replace(model.view, key=ModelKey("", "svc", "", f"m{i}", "1")))
+        for i in range(400)
+    ]
+    written = 0
+    tracemalloc.start()
+    try:
+        for block in expose_families(list_families(Snapshot(tuple(states)), counters(), [SENDING], NOW)):
+            written += len(block)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert written > 10 << 20
+    assert most < 2 << 20, most
+
+
 def test_distributions_can_be_switched_off(model):
     with_, without = read([model]), read([model], distribution=False)
     assert set(with_) - set(without) == {"ml_feature_distribution", "ml_prediction_distribution"}
@@ -414,8 +427,7 @@ def test_distributions_can_be_switched_off(model):
 # ---------------------------------------------------------------- names of others
 
 
-@pytest.mark.parametrize("form", ACCEPT)
-def test_hostile_names_come_back_as_they_are_and_inject_nothing(views, form):
+def test_hostile_names_come_back_as_they_are_and_inject_nothing(views):
     rows = {HOSTILE: np.random.default_rng(32).normal(size=500), f"{HOSTILE}!": np.array([HOSTILE, "b"] * 250)}
     profile = Profile.build(rows, model=HOSTILE, version=HOSTILE)
     bad = {**rows, HOSTILE: np.full(500, np.nan)}
@@ -427,7 +439,7 @@ def test_hostile_names_come_back_as_they_are_and_inject_nothing(views, form):
         dropped={"mlmon.recorder.errors": {HOSTILE: 1}},
     )  # fmt: skip
     held = counters(refused={("metrics", HOSTILE): 1}, ignored={HOSTILE: 1})
-    families = read([evaluate(view, profile)], form, held=held)
+    families = read([evaluate(view, profile)], held=held)
     assert set(families) <= set(NAMES)
     shown = Counter(
         label for sample in samples_of(families) for label, value in sample.labels.items() if value == HOSTILE
@@ -443,16 +455,14 @@ def test_hostile_names_come_back_as_they_are_and_inject_nothing(views, form):
 def test_attributes_that_are_not_of_the_registry_do_not_become_labels(views):
     """A producer may put anything on its info point, also names that would be those of another service."""
     info = {"service.name": "evil", "ml.model.name": "evil", 'x"} 1\nevil': "1", "ml.framework.name": "sklearn"}
-    for form in ACCEPT:
-        families = read([evaluate(views.view(None, {}, info=info), None)], form)
-        (sample,) = families["ml_model_info"].samples
-        assert (sample.labels["service_name"], sample.labels["ml_model_name"]) == ("svc", "m")
-        assert sample.labels["ml_framework_name"] == "sklearn"
-        assert len(sample.labels) == 6
+    families = read([evaluate(views.view(None, {}, info=info), None)])
+    (sample,) = families["ml_model_info"].samples
+    assert (sample.labels["service_name"], sample.labels["ml_model_name"]) == ("svc", "m")
+    assert sample.labels["ml_framework_name"] == "sklearn"
+    assert len(sample.labels) == 6
 
 
-@pytest.mark.parametrize("form", ACCEPT)
-def test_no_series_is_there_twice(views, model, form):
+def test_no_series_is_there_twice(views, model):
     """Models that differ in one part of their key only, where another lacks it."""
     keys = [
         ModelKey("", "svc", "", "m", "1"),
@@ -461,7 +471,7 @@ def test_no_series_is_there_twice(views, model, form):
     ]
     keys += [ModelKey("", "", "", "m", "1"), ModelKey("", "svc", "", "m", "")]
     states = [dataclasses.replace(model, view=dataclasses.replace(model.view, key=key)) for key in keys]
-    seen = Counter((s.name, tuple(sorted(s.labels.items()))) for s in samples_of(read(states, form)))
+    seen = Counter((s.name, tuple(sorted(s.labels.items()))) for s in samples_of(read(states)))
     assert max(seen.values()) == 1
 
 

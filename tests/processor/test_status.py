@@ -15,12 +15,11 @@ import pytest
 from opentelemetry.sdk.resources import Resource
 from otel_mlmon_processor.evaluate import evaluate_model
 from otel_mlmon_processor.exporters.families import list_families
-from otel_mlmon_processor.exporters.prometheus import SnapshotCollector
+from otel_mlmon_processor.exporters.prometheus import expose
 from otel_mlmon_processor.fold import FoldCounters
 from otel_mlmon_processor.intake import IngestCounters
 from otel_mlmon_processor.snapshot import Snapshot
 from otel_mlmon_processor.status import read_losses, read_models, render
-from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console
 
 from otel_mlmon import Monitor, Profile, semconv
@@ -162,9 +161,7 @@ def test_it_says_what_the_processor_says(views):
         "drift",
     }
     nothing = IngestCounters({}, {}, {}, 0, 0, FoldCounters(0, 0, 0, {}, 0, 0, 0), 1)
-    registry = CollectorRegistry()
-    registry.register(SnapshotCollector(lambda: list_families(Snapshot((state,)), nothing, (), 0.0)))
-    (seen,) = read_models(generate_latest(registry).decode()).values()
+    (seen,) = read_models("".join(expose(list_families(Snapshot((state,)), nothing, (), 0.0)))).values()
     assert [(f.label, f.kind) for f in seen.findings()] == [(f.label, f.kind) for f in state.findings]
 
 

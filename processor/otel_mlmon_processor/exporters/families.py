@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from otel_mlmon import semconv
+from otel_mlmon.numerics.rates import Rate
 from otel_mlmon_processor.core.alarm import AlarmState
 from otel_mlmon_processor.intake import IngestCounters
 from otel_mlmon_processor.points import ENVIRONMENT, SERVICE_INSTANCE, SERVICE_NAME, SERVICE_NAMESPACE
@@ -48,10 +48,12 @@ class Sample(NamedTuple):
 
 
 class Family(NamedTuple):
-    """A metric of the registry with its series."""
+    """A metric of the registry with its series, to be read once: each is made when it is asked for, as there may be
+    millions.
+    """
 
     metric: semconv.Metric
-    samples: Sequence[Sample]
+    samples: Iterable[Sample]
 
 
 def name_service(key: ModelKey) -> dict[str, str]:
@@ -73,7 +75,7 @@ def list_families(
     *,
     distribution: bool = True,
 ) -> Iterator[Family]:
-    """Families with at least one sample.
+    """All families; those that have no samples too.
 
     Args:
         snapshot: the newest.
@@ -82,15 +84,12 @@ def list_families(
         now: seconds since 1970.
         distribution: whether coarse histograms are among them.
     """
-    families = (
-        *_model_families(snapshot.models, now),
-        *_variable_families(snapshot.models, distribution),
-        *_count_families(snapshot.models),
-        *_operation_families(snapshot.models),
-        *_health_families(snapshot, counters),
-        *_sending_families(list(sending), counters.since, now),
-    )
-    return (family for family in families if family.samples)
+    yield from _model_families(snapshot.models, now)
+    yield from _variable_families(snapshot.models, distribution)
+    yield from _count_families(snapshot.models)
+    yield from _operation_families(snapshot.models)
+    yield from _health_families(snapshot, counters)
+    yield from _sending_families(list(sending), counters.since, now)
 
 
 def _model_families(models: Sequence[ModelState], now: float) -> Iterator[Family]:
@@ -98,10 +97,10 @@ def _model_families(models: Sequence[ModelState], now: float) -> Iterator[Family
         values = ((model.view.key, value(model), model.view.since) for model in models)
         level = metric.instrument == "updowncounter"
         return Family(
-            metric, [Sample(key, _NONE, v, since if level else 0.0) for key, v, since in values if v is not None]
+            metric, (Sample(key, _NONE, v, since if level else 0.0) for key, v, since in values if v is not None)
         )
 
-    info = [Sample(m.view.key, {n: m.view.info[n] for n in _IDENTITY if n in m.view.info}, 1) for m in models]
+    info = (Sample(m.view.key, {n: m.view.info[n] for n in _IDENTITY if n in m.view.info}, 1) for m in models)
     yield Family(semconv.METRIC_ML_MODEL_INFO, info)
     yield each(semconv.METRIC_ML_MODEL_REPLICAS, lambda m: m.view.active_replicas)
     yield each(semconv.METRIC_ML_DRIFT_TOLERANCE, lambda m: m.tolerance)
@@ -139,50 +138,66 @@ def _name_variable(key: VariableKey) -> dict[str, str]:
     return {semconv.ML_PREDICTION_SIGNAL: key.role}
 
 
-_Variables = list[tuple[ModelKey, Mapping[str, str], VariableState]]
+_Variable = tuple[ModelKey, Mapping[str, str], VariableState]
 
 
 def _variable_families(models: Sequence[ModelState], distribution: bool) -> Iterator[Family]:
-    held = [(m.view.key, key, state) for m in models for key, state in m.variables.items()]
-    variables: _Variables = [(model, _name_variable(key), state) for model, key, state in held]
-    features: _Variables = [(m, _name_variable(key), s) for m, key, s in held if key.role == "feature"]
-    outputs: _Variables = [(m, _name_variable(key), s) for m, key, s in held if key.role != "feature"]
-    for metric, of in ((semconv.METRIC_ML_FEATURE_DRIFT, features), (semconv.METRIC_ML_PREDICTION_DRIFT, outputs)):
-        yield Family(
-            metric,
-            [
-                Sample(m, {**names, semconv.ML_DRIFT_MEASURE: measure}, value)
-                for m, names, s in of
-                for measure, value in s.measures.items()
-                if np.isfinite(value)
-            ],
-        )
-    decided = [Sample(m, names, int(bool(s.alarm))) for m, names, s in variables if s.alarm is not None]
+    def variables() -> Iterator[_Variable]:
+        return ((m.view.key, _name_variable(key), s) for m in models for key, s in m.variables.items())
+
+    def features() -> Iterator[_Variable]:
+        return (one for one in variables() if semconv.ML_FEATURE_NAME in one[1])
+
+    def outputs() -> Iterator[_Variable]:
+        return (one for one in variables() if semconv.ML_FEATURE_NAME not in one[1])
+
+    yield Family(semconv.METRIC_ML_FEATURE_DRIFT, _list_drift(features()))
+    yield Family(semconv.METRIC_ML_PREDICTION_DRIFT, _list_drift(outputs()))
+    decided = (Sample(m, names, int(bool(s.alarm))) for m, names, s in variables() if s.alarm is not None)
     yield Family(semconv.METRIC_ML_DRIFT_ALARM, decided)
-    evidence = [
+    evidence = (
         Sample(model.view.key, _name_variable(suspect.variable), suspect.evidence)
         for model in models
         if model.alarms is not None and model.alarms.alarm is not None
         for suspect in model.alarms.alarm.suspects
-    ]
+    )
     yield Family(semconv.METRIC_ML_DRIFT_EVIDENCE, evidence)
-    told = [
+    told = (
         Sample(model.view.key, {**_name_variable(key), semconv.ML_ALARM_TEXT: text}, since)
         for model in models
         for key, text, since in _list_told(model.alarms)
-    ]
+    )
     yield Family(semconv.METRIC_ML_ALARM_START, told)
-    waiting = [Sample(m, names, 1) for m, names, s in variables if s.sufficient is False and s.alarm is None]
+    waiting = (Sample(m, names, 1) for m, names, s in variables() if s.sufficient is False and s.alarm is None)
     yield Family(semconv.METRIC_ML_DRIFT_INSUFFICIENT, waiting)
-    apart = [Sample(m, {**ns, SERVICE_INSTANCE: r.replica}, r.lower) for m, ns, s in variables for r in s.replicas]
+    apart = (Sample(m, {**ns, SERVICE_INSTANCE: r.replica}, r.lower) for m, ns, s in variables() for r in s.replicas)
     yield Family(semconv.METRIC_ML_DRIFT_REPLICA, apart)
-    rates = [(m, {**ns, semconv.ML_QUALITY_MEASURE: what}, r) for m, ns, s in features for what, r in s.quality.items()]
-    yield Family(semconv.METRIC_ML_FEATURE_QUALITY, [Sample(m, names, rate.rate) for m, names, rate in rates])
-    changes = [Sample(m, names, r.rate - r.reference) for m, names, r in rates if r.reference is not None]
+    rates = (Sample(m, names, rate.rate) for m, names, rate in _list_rates(features()))
+    yield Family(semconv.METRIC_ML_FEATURE_QUALITY, rates)
+    changes = (Sample(m, ns, r.rate - r.reference) for m, ns, r in _list_rates(features()) if r.reference is not None)
     yield Family(semconv.METRIC_ML_FEATURE_QUALITY_CHANGE, changes)
     if distribution:
-        yield _distribution(semconv.METRIC_ML_FEATURE_DISTRIBUTION, features)
-        yield _distribution(semconv.METRIC_ML_PREDICTION_DISTRIBUTION, outputs)
+        yield Family(semconv.METRIC_ML_FEATURE_DISTRIBUTION, _list_shares(features()))
+        yield Family(semconv.METRIC_ML_PREDICTION_DISTRIBUTION, _list_shares(outputs()))
+
+
+def _list_drift(variables: Iterable[_Variable]) -> Iterator[Sample]:
+    for model, names, state in variables:
+        for measure, value in state.measures.items():
+            if math.isfinite(value):
+                yield Sample(model, {**names, semconv.ML_DRIFT_MEASURE: measure}, value)
+
+
+def _list_rates(features: Iterable[_Variable]) -> Iterator[tuple[ModelKey, Mapping[str, str], Rate]]:
+    for model, names, state in features:
+        for what, rate in state.quality.items():
+            yield model, {**names, semconv.ML_QUALITY_MEASURE: what}, rate
+
+
+def _list_shares(variables: Iterable[_Variable]) -> Iterator[Sample]:
+    for model, names, state in variables:
+        for bound, share in state.distribution:
+            yield Sample(model, {**names, semconv.ML_CELL_UPPER_BOUND: write_bound(bound)}, share)
 
 
 def _list_told(alarms: AlarmState | None) -> list[tuple[VariableKey, str, float]]:
@@ -194,46 +209,33 @@ def _list_told(alarms: AlarmState | None) -> list[tuple[VariableKey, str, float]
     return active[:TOLD]
 
 
-def _distribution(metric: semconv.Metric, variables: _Variables) -> Family:
-    return Family(
-        metric,
-        [
-            Sample(model, {**names, semconv.ML_CELL_UPPER_BOUND: write_bound(bound)}, share)
-            for model, names, state in variables
-            for bound, share in state.distribution
-        ],
-    )
-
-
 def write_bound(value: float) -> str:
     """An upper bound as text."""
-    return "+Inf" if np.isposinf(value) else repr(value)
+    return "+Inf" if value == math.inf else repr(value)
 
 
 def _count_families(models: Sequence[ModelState]) -> Iterator[Family]:
     """Counters over the life of the models; what is summed here is what the replicas recorded."""
-    held = [(m.view, key, counts) for m in models for key, counts in m.view.totals.items()]
+    reason = semconv.ML_FEATURE_INVALID_REASON
 
     def each(
         metric: semconv.Metric, features: bool, read: Callable[[VariableCounts], Mapping[str, int]], name: str
     ) -> Family:
         signal = metric is not semconv.METRIC_ML_PREDICTION_CLASS
-        return Family(
-            metric,
-            [
-                Sample(
-                    view.key,
-                    {**(_name_variable(key) if signal else _NONE), **({name: what} if name else _NONE)},
-                    n,
-                    view.totals_since,
-                )
-                for view, key, counts in held
-                if (key.role == "feature") is features
-                for what, n in read(counts).items()
-            ],
+        samples = (
+            Sample(
+                model.view.key,
+                {**(_name_variable(key) if signal else _NONE), **({name: what} if name else _NONE)},
+                n,
+                model.view.totals_since,
+            )
+            for model in models
+            for key, counts in model.view.totals.items()
+            if (key.role == "feature") is features
+            for what, n in read(counts).items()
         )
+        return Family(metric, samples)
 
-    reason = semconv.ML_FEATURE_INVALID_REASON
     for features, count, invalid, category, name in (
         (True, semconv.METRIC_ML_FEATURE_COUNT, semconv.METRIC_ML_FEATURE_INVALID,
          semconv.METRIC_ML_FEATURE_CATEGORY, semconv.ML_FEATURE_CATEGORY),
