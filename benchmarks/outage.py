@@ -2,10 +2,11 @@
 
     make bench-outage
 
-One process for each case and temporality, one after the other on the same machine, in rounds of all: 35 features, one
-row a call, a scikit-learn model and `Monitor` with real OTLP over gRPC, in some cases over HTTP. An hour of the default
-interval is 60 intervals, so the outage lasts 60 of 50 ms, and in the last case 150. Then the receiver is back and must
-have every count exactly. Writes outage.json and .md beside this file; --json writes elsewhere.
+One process for each case and temporality, one after the other on the same machine, with a healthy one before and after
+each, in rounds of all: 35 features, one row a call, a scikit-learn model and `Monitor` with real OTLP over gRPC, in
+some cases over HTTP. An hour of the default interval is 60 intervals, so the outage lasts 60 of 50 ms, and in the last
+case 150. Then the receiver is back and must have every count exactly. Writes outage.json and .md beside this file;
+--json writes elsewhere.
 """
 
 from __future__ import annotations
@@ -202,15 +203,20 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=HERE / "outage.json", help="where to write; .md beside it")
     options = parser.parse_args()
     random.seed(1)
-    cases = list(dict.fromkeys(["healthy", *options.cases]))
-    kinds = {kind: [case for case in cases if case in taken] for kind, (_, _, _, taken) in KINDS.items()}
-    found: dict[str, Cases] = {kind: {case: [] for case in taken} for kind, taken in kinds.items()}
+    found: dict[str, Cases] = {
+        kind: {case: [] for case in CASES if case in taken and case in ("healthy", *options.cases)}
+        for kind, (_, _, _, taken) in KINDS.items()
+    }
     for number in range(options.rounds):
-        first = number * len(cases) // options.rounds  # so that healthy is not always measured first
-        for case in cases[first:] + cases[:first]:
-            for kind in [kind for kind, taken in kinds.items() if case in taken]:
+        for kind, cases in found.items():
+            healthy, *others = cases
+            cases[healthy].append(measure(healthy, kind))
+            for case in others:
                 print(f"round {number + 1}: {case}, {kind}", file=sys.stderr)
-                found[kind][case].append(measure(case, kind))
+                one = measure(case, kind)
+                cases[healthy].append(measure(healthy, kind))
+                one["beside"] = [each["us"] for each in cases[healthy][-2:]]
+                cases[case].append(one)
     about = {"machine": machine(), "interval_s": INTERVAL, "timeout_s": TIMEOUT, "intervals": HOUR}
     result = {**about, "rounds": options.rounds, "found": found}
     options.json.write_text(json.dumps(result, indent=1) + "\n")

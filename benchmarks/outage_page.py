@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import median
+from statistics import mean, median
 from textwrap import wrap
 from typing import Any
 
@@ -33,18 +33,18 @@ def render(result: dict[str, Any]) -> str:
         a bound, p50 of a call at most {WANTED} times as long as where it is healthy, in the median of the rounds
         (here {rounds}). {_tell_reach(result["found"])}"""
     about = f"""Written by `make bench-outage`: a model process ({FEATURES} features, one row a call, scikit-learn's
-        logistic regression) and its receiver on one machine ({result["machine"]}), one process after the other, a
-        process for each line and round. A round goes through all cases, each from another one on, so that what else the
-        machine does meets all alike. An outage is {result["intervals"]} intervals, which at the default interval is an
-        hour; here they are of {interval}, and the exporter's timeout is {timeout}, so that exports are 1,200 times as
-        dense as in production. A call is `predict_proba` with its recording; recording alone is the same without the
-        model. Times are medians of the rounds; in brackets: times as long as where the receiver is healthy, in the same
-        round, the median and from the least to the most. Memory: by how much a process grew during the outage, at most.
+        logistic regression) and its receiver on one machine ({result["machine"]}), one process after the other, with a
+        healthy one before and after each, as the machine's speed changes within minutes. An outage is
+        {result["intervals"]} intervals, which at the default interval is an hour; here they are of {interval}, and the
+        exporter's timeout is {timeout}, so that exports are 1,200 times as dense as in production. A call is
+        `predict_proba` with its recording; recording alone is the same without the model. Times are medians of the
+        rounds; in brackets: times as long as where the receiver is healthy, the mean of the one before and the one
+        after, the median and from the least to the most. Memory: by how much a process grew during the outage, at most.
         Calls and arrived: of all rounds."""
     arrived = f"""Arrived: of every feature, its histogram, the scores and the durations alike, once the receiver was
-        back; a delta that came twice is known by its interval. Deltas of more than {PENDING_REQUESTS} requests are not
-        kept: the oldest are given up, and `{semconv.METRIC_MLMON_RECORDER_UNSENT.name}` says how many points those
-        were."""
+        back (where intervals were given up, durations to a few calls: they are collected a moment later); a delta that
+        came twice is known by its interval. Deltas of more than {PENDING_REQUESTS} requests are not kept: the oldest
+        are given up, and `{semconv.METRIC_MLMON_RECORDER_UNSENT.name}` says how many points those were."""
     lines = ["# While the receiver is away", ""]
     for text in (wanted, about):
         lines += [*wrap(" ".join(text.split()), 120), ""]
@@ -62,9 +62,8 @@ def render(result: dict[str, Any]) -> str:
 
 
 def _ratios(cases: Cases, case: str, what: str, quantile: str) -> list[float]:
-    """Of each round: how many times as long as where the receiver is healthy."""
-    pairs = zip(cases[case], cases["healthy"], strict=True)
-    return [one["us"][what][quantile] / healthy["us"][what][quantile] for one, healthy in pairs]
+    """Of each round: how many times as long as where the receiver is healthy, just before and just after."""
+    return [one["us"][what][quantile] / mean(us[what][quantile] for us in one["beside"]) for one in cases[case]]
 
 
 def _tell_reach(found: dict[str, Cases]) -> str:
