@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 INK, SOFT, GREY, QUIET = "#22272e", "#5f6873", "#c3c9d0", "#edf0f3"
 DRIFT, FAULT = ["#b5d6ea", "#5ba3cf", "#0b5a94"], "#d55e00"
 SHADES = [0.1, 1.0]  # of D: from where a change is drawn darker
+BROKEN = 0.5  # of D: from where what is broken comes first
 PANELS, BARS = 4, 14
 DAYS = 7
 
@@ -117,7 +118,7 @@ def order_rows(run: Run, profile: Profile) -> list[Variable]:
             key = (finding.role, finding.name)
             size[key] = size.get(key, 0.0) + find_level(found, key) + (finding.kind == "drift") * min(finding.size, 1)
     for finding in run.findings[-1]:
-        if finding.kind in FAULTS and finding.size > SHADES[1]:
+        if finding.kind in FAULTS and finding.size > BROKEN:
             broken[finding.role, finding.name] = finding.size
     keys = [key_of(reference) for reference in profile.references]
     return sorted(keys, key=lambda key: (-broken.get(key, 0.0), -size.get(key, 0.0)))
@@ -161,7 +162,7 @@ def draw_panels(figure: Any, run: Run, profile: Profile) -> None:
 
 def choose(found: tuple[Finding, ...], numbers: set[Variable]) -> list[Finding]:
     """One finding for each panel: what is broken most, then the numbers that moved most, an output among them."""
-    broken = [finding for finding in found if finding.kind in FAULTS and finding.size > SHADES[1]][:2]
+    broken = [finding for finding in found if finding.kind in FAULTS and finding.size > BROKEN][:2]
     names = {finding.label for finding in broken}
     moved = [f for f in found if f.kind not in FAULTS and f.label not in names and (f.role, f.name) in numbers]
     outputs = [finding for finding in moved if finding.role != "feature"][:1]

@@ -528,9 +528,9 @@ def test_a_scrape_shows_who_was_refused(serve, tokens):
     request = urllib.request.Request(client.url("pages") + "/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
     text = urllib.request.urlopen(request, timeout=10).read().decode()
     for line in (
-        'mlmon_processor_refused_total{mlmon_reason="no_token",mlmon_signal="metrics"} 1.0',
-        'mlmon_processor_refused_total{mlmon_reason="wrong_token",mlmon_signal="metrics"} 1.0',
-        'mlmon_processor_refused_total{mlmon_reason="no_token",mlmon_signal=""} 1.0',
+        'mlmon_processor_refused_total{mlmon_signal="metrics",mlmon_reason="no_token"} 1.0',
+        'mlmon_processor_refused_total{mlmon_signal="metrics",mlmon_reason="wrong_token"} 1.0',
+        'mlmon_processor_refused_total{mlmon_signal="",mlmon_reason="no_token"} 1.0',
     ):
         assert line in text
 
