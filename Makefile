@@ -20,7 +20,7 @@ $(BIN)/uv:
 .venv/.dev: pyproject.toml | $(BIN)/uv
 	@echo "installing what tests and checks need into .venv ..." && $(UV) -e '.[all]' --group demo --group test --group check && touch $@
 
-demo: .venv/.demo ## Real flights through model, processor and verdict, in a minute; ARGS=--help tells more
+demo: .venv/.demo ## Real flights through model, processor and verdict, in a minute or two; ARGS=--help tells more
 	@$(BIN)/python examples/flights/demo.py $(ARGS)
 
 test: .venv/.dev ## All tests that need no other server, but for those of test-endurance

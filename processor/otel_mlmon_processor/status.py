@@ -352,7 +352,7 @@ def look(request: urllib.request.Request, context: ssl.SSLContext) -> tuple[dict
     try:
         return read_models(text), read_losses(text)
     except ValueError:
-        raise CommandError(f"{url} answers with something else than metrics; is it the processor's?") from None
+        raise CommandError(f"{url} answers with something else than metrics; the processor's are at /metrics") from None
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
