@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-endurance coverage test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness fuzz chaos bench-sync bench-ingest bench-overload bench-outage bench-learning pages-alarms bench-gaps clean
+.PHONY: help demo test test-endurance coverage test-stack collector check format generate pages bench bench-recorder bench-footprint bench-compare bench-agreement bench-compare-alarms bench-alarms fuzz-exactness fuzz chaos bench-sync bench-ingest bench-overload bench-outage bench-learning pages-alarms bench-gaps bench-exposition clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ bench-learning: .venv/.dev ## False alarms while what is normal is learnt, delay
 
 bench-outage: .venv/.dev ## A model's calls, memory and counts while its receiver is away, slow, refuses (ten minutes); ARGS="--rounds 1"
 	@$(BIN)/python benchmarks/outage.py $(ARGS)
+
+bench-exposition: .venv/.dev ## What a scrape takes, beside prometheus_client (a minute)
+	@$(BIN)/python benchmarks/exposition.py $(ARGS)
 
 bench-gaps: .venv/.dev ## False alarms at other row rates, in sessions, in bursts of retries (an hour)
 	@$(BIN)/python benchmarks/gaps.py $(ARGS)

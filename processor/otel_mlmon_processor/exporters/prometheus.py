@@ -1,5 +1,5 @@
-"""The families in Prometheus' text format, written here: prometheus_client takes several times as long, and holds all
-samples and the whole text at once, gigabytes for a thousand models.
+"""The families in Prometheus' text format, written here: prometheus_client takes four times as long, and holds all
+samples and the whole text at once, 0.8 GB for a thousand models (benchmarks/exposition.md).
 
 Source: https://prometheus.io/docs/instrumenting/exposition_formats/ (version 0.0.4). Tests compare it with
 prometheus_client.
