@@ -159,9 +159,10 @@ class Scale:
 
 
 def measure_processor(points: int, replicas: int, cumulative: bool, scale: Scale, *, whole: bool = False) -> Figures:
-    """At full load, and at half of it. Many streams are measured for longer, as a checkpoint of them is long."""
-    if replicas > 1000:
-        scale = replace(scale, phase=4 * scale.phase)
+    """At full load, and at half of it, for longer, as an evaluation comes every 10 s. Many streams are measured for
+    longer at full load, too, as a checkpoint of them is long.
+    """
+    longer = replace(scale, phase=4 * scale.phase)
     loads, sent = make_loads(points, replicas, cumulative=cumulative), FEATURES
     if whole:
         body, sent = make_whole()
@@ -171,8 +172,8 @@ def measure_processor(points: int, replicas: int, cumulative: bool, scale: Scale
         with sending(server, loads) as clients:
             clients.run(Phase())
             clients.run(Phase(scale.warm))
-            full = clock(server, clients, Phase(scale.phase))
-            half = clock(server, clients, halve(full, scale, len(clients)))
+            full = clock(server, clients, Phase(longer.phase if replicas > 1000 else scale.phase))
+            half = clock(server, clients, halve(full, longer, len(clients)))
             check(server, clients, points=sent)
     return {**full, "half": half, "sent": sent}
 
