@@ -177,7 +177,7 @@ def drift(processor, service: str, rows: int) -> dict[tuple[str, str], float] | 
 def changed(processor, service: str) -> set[str]:
     """Features and outputs that are said to have changed."""
     return {
-        labels["ml_feature_name"] or labels["ml_prediction_signal"]
+        labels.get("ml_feature_name") or labels["ml_prediction_signal"]
         for labels, value in processor.samples("ml_drift_alarm")
         if value and labels["service_name"] == service
     }
