@@ -96,6 +96,8 @@ def _times(cases: Cases, case: str) -> Iterator[str]:
     for what in ("call", "recording"):
         for quantile in ("p50", "p99"):
             microseconds = median(one["us"][what][quantile] for one in cases[case])
-            ratios = _ratios(cases, case, what, quantile)
-            beside = f" ({median(ratios):.2f}; {min(ratios):.2f} to {max(ratios):.2f})" if case != "healthy" else ""
+            beside = ""
+            if case != "healthy":
+                ratios = _ratios(cases, case, what, quantile)
+                beside = f" ({median(ratios):.2f}; {min(ratios):.2f} to {max(ratios):.2f})"
             yield f"{microseconds:.0f} µs{beside}"
