@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 from otel_mlmon_processor.evaluate import evaluate_model
 from otel_mlmon_processor.exporters.families import Family, list_families
-from otel_mlmon_processor.exporters.prometheus import expose, prometheus_name
-from otel_mlmon_processor.fold import FoldCounters
-from otel_mlmon_processor.intake import IngestCounters
+from otel_mlmon_processor.exporters.prometheus import expose, label, prometheus_name
+from otel_mlmon_processor.intake import NO_COUNTERS
 from otel_mlmon_processor.snapshot import Snapshot
 from otel_mlmon_processor.windows import ModelKey, ModelView, VariableCounts, VariableKey
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -31,16 +30,6 @@ from otel_mlmon import Profile
 
 HERE = Path(__file__).resolve().parent
 FEATURES, MODELS, ROUNDS = 35, 100, 5
-NONE = IngestCounters(
-    received={},
-    refused={},
-    ignored={},
-    waiting=0,
-    journal_entries=0,
-    journal_bytes=0,
-    fold=FoldCounters(0, 0, 0, {}, 0, 0, 0),
-    models=MODELS,
-)
 
 
 def make_snapshot() -> Snapshot:
@@ -66,11 +55,11 @@ class Collector:
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        return map(self._present, list_families(self._snapshot, NONE, (), 0.0))
+        return map(self._present, list_families(self._snapshot, NO_COUNTERS, (), 0.0))
 
     def _present(self, family: Family) -> Metric:
         kind = CounterMetricFamily if family.metric.instrument == "counter" else GaugeMetricFamily
-        held = [({n.replace(".", "_"): text for n, text in s.label().items()}, s.value) for s in family.samples]
+        held = [({label(n): text for n, text in s.label().items()}, s.value) for s in family.samples]
         names = list(dict.fromkeys(name for labels, _ in held for name in labels))
         shown = kind(prometheus_name(family.metric), family.metric.description, labels=names)
         for labels, value in held:
@@ -79,7 +68,7 @@ class Collector:
 
 
 def write_here(snapshot: Snapshot) -> int:
-    return sum(block.count("\n") for block in expose(list_families(snapshot, NONE, (), 0.0)))
+    return sum(block.count("\n") for block in expose(list_families(snapshot, NO_COUNTERS, (), 0.0)))
 
 
 def write_there(snapshot: Snapshot) -> int:

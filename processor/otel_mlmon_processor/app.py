@@ -24,12 +24,12 @@ from otel_mlmon_processor.exporters.events import count_unclaimed
 from otel_mlmon_processor.exporters.families import Family, list_families
 from otel_mlmon_processor.exporters.otlp import OtlpExporter
 from otel_mlmon_processor.exporters.prometheus import expose
-from otel_mlmon_processor.fold import FoldCounters
 from otel_mlmon_processor.fold_settings import PROFILE_BYTES, Caps, FoldSettings
 from otel_mlmon_processor.forward import Forwarder, count_abandoned
 from otel_mlmon_processor.hold import MINUTE
 from otel_mlmon_processor.http import HttpServer, make_application
 from otel_mlmon_processor.ingest import Ingest, IngestCounters, IngestSettings
+from otel_mlmon_processor.intake import NO_COUNTERS
 from otel_mlmon_processor.otlp_client import connect
 from otel_mlmon_processor.otlp_http import make_otlp_application
 from otel_mlmon_processor.reasons import Refusal
@@ -44,16 +44,6 @@ _LOG = logging.getLogger(__name__)
 FEATURE_BYTES: Final = 8_192  # of a profile's document: twice what a feature with seasons has
 SAID: Final = 5  # findings in a log line
 REST: Final = 2.0  # times the processor time that a model took the evaluation rests: requests need it too
-_NOTHING = IngestCounters(
-    received={},
-    refused={},
-    ignored={},
-    waiting=0,
-    journal_entries=0,
-    journal_bytes=0,
-    fold=FoldCounters(0, 0, 0, {}, 0, 0, 0),
-    models=0,
-)
 
 
 class Processor:
@@ -233,7 +223,7 @@ class Processor:
                              len(events), endpoint)  # fmt: skip
 
     def _counters(self) -> IngestCounters:
-        return self._ingest.counters() if self._ingest is not None else _NOTHING
+        return self._ingest.counters() if self._ingest is not None else NO_COUNTERS
 
     def _expose(self) -> Generator[str]:
         return expose(self._list_families(time.time()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import grpc
 
@@ -95,3 +96,14 @@ class IngestCounters:
     waiting: int = 0
     since: float = 0.0
     fold_since: float = 0.0
+
+
+NO_COUNTERS: Final = IngestCounters(
+    received={},
+    refused={},
+    ignored={},
+    journal_entries=0,
+    journal_bytes=0,
+    fold=FoldCounters(0, 0, 0, {}, 0, 0, 0),
+    models=0,
+)

@@ -16,8 +16,7 @@ from opentelemetry.sdk.resources import Resource
 from otel_mlmon_processor.evaluate import evaluate_model
 from otel_mlmon_processor.exporters.families import list_families
 from otel_mlmon_processor.exporters.prometheus import expose
-from otel_mlmon_processor.fold import FoldCounters
-from otel_mlmon_processor.intake import IngestCounters
+from otel_mlmon_processor.intake import NO_COUNTERS
 from otel_mlmon_processor.snapshot import Snapshot
 from otel_mlmon_processor.status import read_losses, read_models, render
 from rich.console import Console
@@ -160,8 +159,7 @@ def test_it_says_what_the_processor_says(views):
         "out_of_range",
         "drift",
     }
-    nothing = IngestCounters({}, {}, {}, 0, 0, FoldCounters(0, 0, 0, {}, 0, 0, 0), 1)
-    (seen,) = read_models("".join(expose(list_families(Snapshot((state,)), nothing, (), 0.0)))).values()
+    (seen,) = read_models("".join(expose(list_families(Snapshot((state,)), NO_COUNTERS, (), 0.0)))).values()
     assert [(f.label, f.kind) for f in seen.findings()] == [(f.label, f.kind) for f in state.findings]
 
 
