@@ -431,6 +431,7 @@ def run_long(requests: int) -> list[Figures]:
             for _ in range(10):
                 each = requests // 10 // sum(load.flight for load in loads)
                 found.append(clock(server, clients, Phase(requests=each)))
+                found[-1]["space_mb"] = round(sum(f.stat().st_size for f in server.data.glob("mlmon.db*")) / 1e6, 1)
                 print(json.dumps(found[-1]), flush=True)
             check(server, clients)
     return found

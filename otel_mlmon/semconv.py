@@ -315,13 +315,13 @@ METRIC_ML_WINDOW_END: Final = Metric(
     "ml.window.end",
     "gauge",
     "s",
-    "End of the sliding window that was evaluated, seconds since 1970.",
+    "End of the sliding window that was evaluated, seconds since 1970; ahead while its newest part fills.",
 )
 METRIC_ML_WINDOW_ROWS: Final = Metric(
     "ml.window.rows",
     "gauge",
     "{row}",
-    "Rows in the sliding window, as seen by its fullest feature.",
+    "Rows in the sliding window, as seen by its fullest feature or output.",
 )
 METRIC_MLMON_PROCESSOR_RECEIVED: Final = Metric(
     "mlmon.processor.received",

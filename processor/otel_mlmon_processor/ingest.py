@@ -44,7 +44,7 @@ _INTERNAL: Final = "internal"
 _AT_ONCE: Final = 32  # requests in a commit
 _BYTES_AT_ONCE: Final = 4 << 20  # of them, about: some 50 ms of work, for which all others wait
 _PAUSE: Final = 1.0  # s, at least, between two checkpoints that were not asked for
-_SHARE: Final = 0.01  # of the time that these may take from requests
+_SHARE: Final = 0.05  # of the time that these may take from requests
 _STEP: Final = 0.005  # s, of a checkpoint between two commits of requests
 
 

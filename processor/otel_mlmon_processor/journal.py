@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import os
 import sqlite3
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,11 @@ __all__ = ["Checkpoint", "DamagedEntryError", "Entry", "Journal", "JournalError"
 
 _RAW: Final = 0  # codec of a body as it came
 _LZ4: Final = 1  # and of one that lz4 made smaller
+
+# What a checkpoint holds is deleted bit by bit: SQLite looks at each page that it frees, seconds for gigabytes.
+_TRIM: Final = 16 << 20  # bytes with the checkpoint
+_TRIM_RATIO: Final = 4  # times the bytes of each commit, with it
+_ROW: Final = 512  # bytes, about, of an entry beside its body
 
 
 class Packed(NamedTuple):
@@ -80,6 +86,7 @@ class Journal:
     def __init__(self, directory: str | os.PathLike[str], clock: Callable[[], int] = time.time_ns) -> None:
         self.path = Path(directory) / "mlmon.db"
         self._lock = lock(Path(directory))
+        self._trimmed = 0  # the entry up to which those are deleted that the checkpoint holds
         try:
             self._database = connect(self.path, clock)
             self._read_size()
@@ -112,6 +119,7 @@ class Journal:
         """
         first: int = self._seq + 1
         marks = waits or [False] * len(requests)
+        size = sum(len(packed.body) for _, _, packed in requests)
         with self._transaction():
             self._database.executemany(
                 "INSERT INTO journal (seq, signal, received_ns, codec, waits, crc, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -122,14 +130,16 @@ class Journal:
                     )
                 ],
             )
+            self._trim(_TRIM_RATIO * (size + _ROW * len(requests)))
         self._seq += len(requests)
         self.entries += len(requests)
-        self.bytes += sum(len(packed.body) for _, _, packed in requests)
+        self.bytes += size
         return first
 
     def checkpoint(self, seq: int, created_ns: int, parts: Sequence[bytes], documents: Mapping[str, bytes]) -> None:
-        """Keep the state folded up to and with entry `seq`, and delete these entries, but for those that wait, in one
-        transaction. Of the documents those are written that were not in the last.
+        """Keep the state folded up to and with entry `seq`, in one transaction. These entries, but for those that wait,
+        count no more; some are deleted with it, the others as further ones come. Of the documents those are written
+        that were not in the last.
 
         Raises:
             JournalError: nothing was changed.
@@ -142,7 +152,7 @@ class Journal:
             self._database.executemany("INSERT INTO document VALUES (?, ?)", new)
             self._database.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?)", (seq, created_ns))
             write_state(self._database, parts)
-            self._database.execute("DELETE FROM journal WHERE seq <= ? AND NOT waits", (seq,))
+            self._trim(_TRIM)
         self._read_size()
 
     def settle(self, seqs: Sequence[int]) -> None:
@@ -207,6 +217,8 @@ class Journal:
         Raises:
             JournalError: nothing was changed.
         """
+        with self._transaction():
+            self._trim(sys.maxsize)
         try:
             self._database.execute("VACUUM")
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -228,8 +240,28 @@ class Journal:
         except sqlite3.Error as error:
             raise JournalError(explain(self.path, error)) from error
 
+    def _trim(self, size: int) -> None:
+        """Delete entries of about `size` bytes that the checkpoint holds and that do not wait; within a transaction."""
+        last = folded = self._read_folded()
+        if self._trimmed >= folded:
+            return
+        query = "SELECT seq, length(body) FROM journal WHERE seq > ? AND seq <= ? ORDER BY seq"
+        for seq, held in self._database.execute(query, (self._trimmed, folded)):
+            size -= held + _ROW
+            if size <= 0:
+                last = seq
+                break
+        query = "DELETE FROM journal WHERE seq > ? AND seq <= ? AND NOT waits"
+        self._database.execute(query, (self._trimmed, last))
+        self._trimmed = last
+
+    def _read_folded(self) -> int:
+        """The last entry that the checkpoint holds."""
+        folded: int = self._database.execute("SELECT coalesce(max(seq), 0) FROM checkpoint").fetchone()[0]
+        return folded
+
     def _read_size(self) -> None:
-        (folded,) = self._database.execute("SELECT coalesce(max(seq), 0) FROM checkpoint").fetchone()
+        folded = self._read_folded()
         self.entries, self.bytes, self._seq = self._database.execute(
             "SELECT count(*), coalesce(sum(length(body)), 0), coalesce(max(seq), ?) FROM journal WHERE seq > ?",
             (folded, folded),
@@ -244,6 +276,7 @@ class Journal:
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
                 self._database.execute("ROLLBACK")
+            self._trimmed = 0  # what was deleted is there again
             with contextlib.suppress(sqlite3.Error):
                 # A commit that fails late may be found on the disk all the same: its numbers must not be used again.
                 self._read_size()

@@ -68,6 +68,56 @@ def test_a_checkpoint_writes_the_state_and_overwrites_nothing_that_it_deletes(tm
     journal.close()
 
 
+def test_what_a_checkpoint_holds_is_deleted_bit_by_bit(tmp_path):
+    """Seconds for gigabytes, which all who send would wait for; but more with each commit than comes with it."""
+    size = 1 << 20
+
+    def count() -> int:
+        with contextlib.closing(sqlite3.connect(tmp_path / "mlmon.db")) as database:
+            return database.execute("SELECT count(*) FROM journal WHERE NOT waits").fetchone()[0]
+
+    def write(number: int, waits: bool = False) -> int:
+        packed = [("metrics", 1, pack_body(os.urandom(size))) for _ in range(number)]
+        return journal.append(packed, [waits] * number) + number - 1
+
+    journal = Journal(tmp_path)
+    waiting = write(1, waits=True)
+    last = write(48)
+    journal.checkpoint(last, 1, [b"state"], {})
+    assert (journal.entries, journal.bytes) == (0, 0)
+    assert 30 <= count() <= 34  # 16 MiB are gone
+    write(1)
+    assert 27 <= count() <= 31  # one came, four went
+    journal.close()
+    journal = Journal(tmp_path)
+    assert journal.entries == 1
+    for _ in range(8):
+        write(1)
+    assert count() == 9  # those after the checkpoint
+    last = write(40)
+    journal.checkpoint(last, 1, [b"state"], {})
+    journal.compact()
+    assert count() == 0
+    assert (tmp_path / "mlmon.db").stat().st_size < 2 * size
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlmon.db")) as database:
+        assert database.execute("SELECT seq FROM journal").fetchall() == [(waiting,)]
+    journal.close()
+
+
+def test_what_is_deleted_is_there_again_where_a_commit_fails(tmp_path):
+    journal = Journal(tmp_path)
+    packed = [("metrics", 1, pack_body(os.urandom(1 << 20))) for _ in range(24)]
+    last = journal.append(packed) + 23
+    journal.checkpoint(last, 1, [b"state"], {})
+    with pytest.raises(JournalError):
+        journal.append([("metrics", "not a time", pack_body(b""))])
+    journal.append(packed[:4])
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlmon.db")) as database:
+        assert database.execute("SELECT count(*) FROM journal WHERE seq <= ?", (last,)).fetchone() == (0,)
+    assert [entry.seq for entry in entries(journal)[1]] == list(range(last + 1, last + 5))
+    journal.close()
+
+
 def test_a_checkpoint_writes_the_documents_that_are_new_and_no_others(tmp_path):
     """A thousand profiles are a hundred megabytes, which all who send would wait for."""
     documents = {hashlib.sha256(body).hexdigest(): body for body in (os.urandom(1 << 20) for _ in range(4))}
