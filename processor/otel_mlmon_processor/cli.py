@@ -20,6 +20,7 @@ from otel_mlmon_processor.config import ConfigError, read_config
 
 _YOUNG: Final = 1_000  # garbage collections of what is young between two of everything
 _ARENA_MAX: Final = -8  # of malloc.h
+_MMAP_THRESHOLD: Final = -3  # too
 _TURN: Final = 5e-4  # s, that a thread may go on while another waits to
 
 
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     gc.set_threshold(*gc.get_threshold()[:2], _YOUNG)
     # A request takes several turns, which a long evaluation would otherwise put off by 5 ms each.
     sys.setswitchinterval(_TURN)
-    _share_arenas()
+    _give_memory_back()
     try:
         processor = Processor(config)
         processor.start()
@@ -84,12 +85,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _share_arenas() -> None:
-    """Let all threads take memory from two arenas. glibc makes eight a core: after a flood each kept what its threads
-    had held at most, a quarter of a gigabyte in all. Other C libraries have no arenas, or no mallopt.
+def _give_memory_back() -> None:
+    """Have glibc give back what is free; other C libraries have no arenas, or no mallopt.
+
+    All threads take memory from two arenas. It makes eight a core: after a flood each kept what its threads had held at
+    most, a quarter of a gigabyte in all. And large pieces, of a checkpoint or an evaluation, go back to the system when
+    they are free; it would keep them from the first time on, and small ones that last between them.
     """
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
+        malloc = ctypes.CDLL(None)
+        malloc.mallopt(_ARENA_MAX, 2)
+        malloc.mallopt(_MMAP_THRESHOLD, 1 << 20)
 
 
 COMMAND = Command("receive OTLP, compare models with their profiles, expose the verdict to Prometheus", configure, run)
