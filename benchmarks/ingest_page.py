@@ -82,16 +82,16 @@ def list_reaches(cases: dict[str, Figures], long: Sequence[Figures]) -> list[Rea
     if long:
         sent = sum(part["requests"] for part in long)
         rates = [part["points_per_s"] for part in long]
-        rate, memory, space = (
-            statistics.median(part[key] for part in long[-3:]) / statistics.median(part[key] for part in long[:3])
-            for key in ("points_per_s", "rss_mb", "space_mb")
-        )
+        measures = [rates, [1 / as_clients(part) for part in long]]
+        measures += [[part[key] for part in long] for key in ("rss_mb", "space_mb")]
+        rate, speed, memory, space = (statistics.median(v[-3:]) / statistics.median(v[3:6]) for v in measures)
         found.append(
-            Reach("flat: the last three tenths against the first three, medians",
-                  "10^6 requests, rate >= 90 %, memory and space on the disk <= 110 %",
-                  f"{sent:,} requests, rate {rate:.0%} (tenths from {min(rates):,} to {max(rates):,}), "
-                  f"memory {memory:.0%}, space {space:.0%}",
-                  sent >= 1_000_000 and rate >= 0.9 and max(memory, space) <= 1.1)
+            Reach("flat: the last three tenths against the fourth to the sixth, medians",
+                  "10^6 requests, rate (as the clients' own work shows the machine's speed) >= 90 %, memory and space "
+                  "on the disk <= 110 %",
+                  f"{sent:,} requests, rate {speed:.0%} (as it was, {rate:.0%}; tenths from {min(rates):,} to "
+                  f"{max(rates):,}), memory {memory:.0%}, space {space:.0%}",
+                  sent >= 1_000_000 and speed >= 0.9 and max(memory, space) <= 1.1)
         )  # fmt: skip
     return found
 
@@ -126,14 +126,20 @@ def show_waits(case: Figures) -> str:
     return f"{case['p50_ms']:.0f}, {case['p99_ms']:.0f}"
 
 
+def as_clients(part: Figures) -> float:
+    """Processor time of the server for a point as against that of the clients, whose work is the same all the time."""
+    return float(part["points_per_s"] / part["client_cores"] / part["points_per_core"])
+
+
 def long_table(long: Sequence[Figures]) -> str:
     rows, sent = [], 0
     for part in long:
         sent += part["requests"]
-        rows.append([f"{sent:,}", f"{part['points_per_s']:,}", f"{part['points_per_core']:,}", show_waits(part),
-                     f"{part['pause_ms']:.0f}", f"{part['rss_mb']:.0f}", f"{part['space_mb']:.0f}"])  # fmt: skip
-    head = ["requests so far", "points/s", "points/s a core", "p50, p99 ms", "longest time without an answer, ms"]
-    return table([*head, "memory, MB", "space, MB"], rows)
+        rows.append([f"{sent:,}", f"{part['points_per_s']:,}", f"{part['points_per_core']:,}",
+                     f"{as_clients(part):.2f}", show_waits(part), f"{part['pause_ms']:.0f}",
+                     f"{part['rss_mb']:.0f}", f"{part['space_mb']:.0f}"])  # fmt: skip
+    head = ["requests so far", "points/s", "points/s a core", "processor time as against the clients'", "p50, p99 ms"]
+    return table([*head, "longest time without an answer, ms", "memory, MB", "space, MB"], rows)
 
 
 def say_rounds(times: list[int]) -> str:
@@ -177,7 +183,10 @@ def render(document: Figures) -> str:
     if tenths:
         parts.append(f"## Flat\n\n35 points a request, 1,000 replicas, delta; {long['machine']}, {long['date']}. The "
                      "sliding window is four minutes here, not an hour: what tells replicas apart is kept for as long, "
-                     f"so all that is kept is there from the third tenth on.\n\n{long_table(tenths)}")  # fmt: skip
+                     "so all that is kept is there from the fourth tenth on. The machine's speed changes within "
+                     "minutes; the clients' processor time for a point, whose work stays the same, shows by how "
+                     "much.\n\n"
+                     f"{long_table(tenths)}")  # fmt: skip
     return "\n".join(parts)
 
 
