@@ -31,6 +31,12 @@ def entries(journal):
     return checkpoint, list(found)
 
 
+def query(journal, statement):
+    """The rows of a statement, by a connection of its own."""
+    with contextlib.closing(sqlite3.connect(journal.path)) as database, database:
+        return database.execute(statement).fetchall()
+
+
 def test_entries_come_back_in_order_and_numbers_are_never_used_twice(tmp_path):
     journal = Journal(tmp_path)
     first = append(journal, [("metrics", 10, b"one"), ("logs", 10, b"\x00two")])
@@ -73,8 +79,7 @@ def test_what_a_checkpoint_holds_is_deleted_bit_by_bit(tmp_path):
     size = 1 << 20
 
     def count() -> int:
-        with contextlib.closing(sqlite3.connect(tmp_path / "mlmon.db")) as database:
-            return database.execute("SELECT count(*) FROM journal WHERE NOT waits").fetchone()[0]
+        return query(journal, "SELECT count(*) FROM journal WHERE NOT waits")[0][0]
 
     def write(number: int, waits: bool = False) -> int:
         packed = [("metrics", 1, pack_body(os.urandom(size))) for _ in range(number)]
@@ -99,8 +104,7 @@ def test_what_a_checkpoint_holds_is_deleted_bit_by_bit(tmp_path):
     journal.compact()
     assert count() == 0
     assert (tmp_path / "mlmon.db").stat().st_size < 2 * size
-    with contextlib.closing(sqlite3.connect(tmp_path / "mlmon.db")) as database:
-        assert database.execute("SELECT seq FROM journal").fetchall() == [(waiting,)]
+    assert query(journal, "SELECT seq FROM journal") == [(waiting,)]
     journal.close()
 
 
@@ -109,12 +113,18 @@ def test_what_is_deleted_is_there_again_where_a_commit_fails(tmp_path):
     packed = [("metrics", 1, pack_body(os.urandom(1 << 20))) for _ in range(24)]
     last = journal.append(packed) + 23
     journal.checkpoint(last, 1, [b"state"], {})
-    with pytest.raises(JournalError):
-        journal.append([("metrics", "not a time", pack_body(b""))])
-    journal.append(packed[:4])
-    with contextlib.closing(sqlite3.connect(tmp_path / "mlmon.db")) as database:
-        assert database.execute("SELECT count(*) FROM journal WHERE seq <= ?", (last,)).fetchone() == (0,)
-    assert [entry.seq for entry in entries(journal)[1]] == list(range(last + 1, last + 5))
+    ((first,),) = query(journal, "SELECT min(seq) FROM journal")
+    # A reference that is checked at the commit, after the deletion.
+    query(journal, "CREATE TABLE holder (seq REFERENCES journal (seq) DEFERRABLE INITIALLY DEFERRED)")
+    query(journal, f"INSERT INTO holder VALUES ({first})")
+    journal._database.execute("PRAGMA foreign_keys = ON")
+    with pytest.raises(JournalError, match="FOREIGN KEY"):
+        journal.append(packed[:1])
+    query(journal, "DROP TABLE holder")
+    assert query(journal, "SELECT min(seq) FROM journal") == [(first,)]
+    begun = journal.append(packed[:4])
+    assert query(journal, f"SELECT count(*) FROM journal WHERE seq <= {last}") == [(0,)]
+    assert [entry.seq for entry in entries(journal)[1]] == list(range(begun, begun + 4))
     journal.close()
 
 
